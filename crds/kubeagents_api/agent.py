@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Agent`: replicas of one handler that pull tasks from one queue."""
+
+from pydantic import Field
+
+from kubeagents_api.conditions import Condition
+from kubeagents_api.model import ApiModel, LocalRef
+from kubeagents_api.pod import PodSettings
+
+
+class CodeSource(ApiModel):
+    """Where the agent's Python files come from, when they are not part of the image."""
+
+    config_map_ref: LocalRef
+    """A ConfigMap in the same namespace. Each of its keys becomes a file, and the folder is on Python's
+    import path: key `echo.py` is module `echo`. A change of the ConfigMap rolls the pods."""
+
+
+class AgentSpec(PodSettings):
+    """What an Agent should be."""
+
+    replicas: int = Field(default=1, ge=0, le=10000)
+    """How many pods. `kubectl scale`, an HPA or KEDA set this field. With 0, tasks wait in the queue."""
+    queue_ref: LocalRef
+    """The TaskQueue whose tasks this agent takes: those that name this agent, and those that name none."""
+    handler: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$", max_length=253
+    )
+    """The code that handles a task, as `module:attribute`: an `async def handle(task, ctx)`, or a class
+    with such a method, which is instantiated once per process."""
+    code: CodeSource | None = None
+    """Where the module comes from if the image does not have it."""
+    concurrency: int = Field(default=16, ge=1, le=10000)
+    """How many tasks one pod works on at the same time."""
+    drain_seconds: int = Field(default=30, ge=0, le=86400)
+    """Seconds a pod that is told to stop may take to finish what it runs. What is not finished by then goes
+    back to the queue and costs no attempt."""
+    heartbeat_seconds: int = Field(default=5, ge=1, le=300)
+    """Seconds between the heartbeats of a pod. Three missed ones make it unhealthy."""
+
+
+class AgentStatus(ApiModel):
+    """What an Agent is."""
+
+    observed_generation: int = -1
+    """The `metadata.generation` that this status was computed from; -1 before the operator has seen it."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Ready, Reconciling, Stalled, Available, HeartbeatHealthy, QueueConnected, ScaledToZero."""
+    replicas: int | None = None
+    """Pods that exist (the scale subresource reads this)."""
+    ready_replicas: int | None = None
+    """Pods that are ready: the handler is loaded and tasks are being taken."""
+    ready: str | None = None
+    """Ready pods / wanted pods, as text for people."""
+    selector: str | None = None
+    """Label selector of the pods, for the scale subresource."""
+    running: int | None = None
+    """Tasks that the agent's pods work on, sampled every 15 s."""
+    endpoint: str | None = None
+    """Address of the Service in front of the pods."""
+    version: str | None = None
+    """Image that the pods run."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`CentralAgent`: the way in for clients, and the place where things that must be done once are done."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from kubeagents_api.conditions import Condition
+from kubeagents_api.model import ApiModel, LocalRef, Rule
+from kubeagents_api.pod import PodSettings
+
+
+class ServiceSettings(ApiModel):
+    """The Service in front of the CentralAgent's pods."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Kind of Service."""
+    port: int = Field(default=80, ge=1, le=65535)
+    """Port of the Service; it leads to the HTTP API."""
+
+
+class CentralAgentSpec(PodSettings):
+    """What a CentralAgent should be."""
+
+    replicas: int = Field(default=1, ge=0, le=100)
+    """How many pods. All of them serve; one of them leads."""
+    queue_refs: list[LocalRef] = Field(min_length=1, max_length=32)
+    """The TaskQueues that clients reach through this CentralAgent. The first one is the default."""
+    service: ServiceSettings = ServiceSettings()
+    """The Service in front of the pods."""
+    lease_duration_seconds: int = Field(default=15, ge=3, le=300)
+    """Seconds after which another pod may lead when the leader has gone silent."""
+    agent_timeout_seconds: int = Field(default=15, ge=3, le=3600)
+    """Seconds of silence after which an agent instance is reported as unhealthy. The leader forgets an instance
+    after ten times as long."""
+
+    rules = (
+        Rule(
+            cel="self.queueRefs.all(a, self.queueRefs.exists_one(b, b.name == a.name))",
+            message="queueRefs names a TaskQueue twice: list each queue once",
+            holds=lambda s: len({ref.name for ref in s.queue_refs}) == len(s.queue_refs),
+        ),
+    )
+
+
+class CentralAgentStatus(ApiModel):
+    """What a CentralAgent is."""
+
+    observed_generation: int = -1
+    """The `metadata.generation` that this status was computed from; -1 before the operator has seen it."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Ready, Reconciling, Stalled, Available, LeaderElected, QueueConnected."""
+    replicas: int | None = None
+    """Pods that exist (the scale subresource reads this)."""
+    ready_replicas: int | None = None
+    """Pods that are ready."""
+    ready: str | None = None
+    """Ready pods / wanted pods, as text for people."""
+    selector: str | None = None
+    """Label selector of the pods, for the scale subresource."""
+    leader: str | None = None
+    """The pod that holds the Lease; empty when nobody does."""
+    lease_transitions: int | None = None
+    """How often the leadership has changed hands."""
+    lease_renew_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """When the leader last renewed the Lease, sampled every 30 s."""
+    agents: str | None = None
+    """Healthy / known agent instances on this CentralAgent's queues, sampled every 15 s."""
+    endpoint: str | None = None
+    """URL of the HTTP API inside the cluster."""

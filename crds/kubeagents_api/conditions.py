@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Condition types and reasons. Both are API: people and tools match on them, so they are only ever added to."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from kubeagents_api.model import ApiModel
+
+
+class ConditionType(StrEnum):
+    """What a condition says when its status is `True`.
+
+    `Reconciling` and `Stalled` are abnormal-true as kstatus wants them: they are never both True, and `Ready` is
+    not True while either is.
+    """
+
+    READY = "Ready"
+    """The object does its job: its children are up to date and available, and what it depends on is reachable."""
+    RECONCILING = "Reconciling"
+    """The object is on its way to what its spec says."""
+    STALLED = "Stalled"
+    """The object cannot get there without somebody's help; the message says what to do."""
+    AVAILABLE = "Available"
+    """Agent, CentralAgent: at least one replica is ready (or none is wanted)."""
+    HEARTBEAT_HEALTHY = "HeartbeatHealthy"
+    """Agent: every ready replica has sent a heartbeat to its queue recently."""
+    QUEUE_CONNECTED = "QueueConnected"
+    """Agent, CentralAgent: the queue it names exists and its Redis answers."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    """Agent: no replica is wanted; tasks can still be submitted and wait."""
+    LEADER_ELECTED = "LeaderElected"
+    """CentralAgent: one of its pods holds an unexpired Lease."""
+    ACCEPTING = "Accepting"
+    """TaskQueue: tasks can be submitted."""
+    DRAINED = "Drained"
+    """TaskQueue: nothing is queued, scheduled or running."""
+    DEAD_LETTERING = "DeadLettering"
+    """TaskQueue (abnormal): there are dead tasks."""
+    STORAGE_HEALTHY = "StorageHealthy"
+    """TaskQueue: Redis keeps what it acknowledged: no eviction of keys, append-only file on."""
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is. CamelCase, stable."""
+
+    # Good
+    AVAILABLE = "Available"
+    """Everything that the spec asks for is up."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    """`spec.replicas` is 0."""
+    CONNECTED = "Connected"
+    """Redis answers."""
+    HEARTBEATS_FRESH = "HeartbeatsFresh"
+    """Every ready replica has sent a heartbeat recently."""
+    LEASE_HELD = "LeaseHeld"
+    """One pod holds the Lease and renews it."""
+    EMPTY = "Empty"
+    """Nothing waits and nothing runs."""
+    DURABLE = "Durable"
+    """Redis runs with `maxmemory-policy noeviction` and an append-only file."""
+    NO_DEAD_TASKS = "NoDeadTasks"
+    """No task has used up its attempts."""
+
+    # On the way
+    ROLLING_OUT = "RollingOut"
+    """Pods are being created or replaced."""
+    DEPENDENCY_NOT_FOUND = "DependencyNotFound"
+    """An object that the spec names does not exist (yet)."""
+    DEPENDENCY_NOT_READY = "DependencyNotReady"
+    """An object that the spec names exists but is not ready."""
+    LEASE_EXPIRED = "LeaseExpired"
+    """Nobody has renewed the Lease within its duration."""
+    TASKS_PENDING = "TasksPending"
+    """Tasks are queued, scheduled or running."""
+    HEARTBEAT_MISSED = "HeartbeatMissed"
+    """A ready replica has not sent a heartbeat recently."""
+    NOT_REQUIRED = "NotRequired"
+    """The condition does not apply while no replica is wanted."""
+
+    # Needs help
+    INVALID_SPEC = "InvalidSpec"
+    """The API server accepted the object (an older schema?), but this operator does not understand it."""
+    HANDLER_NOT_FOUND = "HandlerNotFound"
+    """`spec.handler` could not be imported; the message has the import error."""
+    RUNTIME_CONFIG_INVALID = "RuntimeConfigInvalid"
+    """The runtime in the pod refused its configuration (an image of another version?)."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    """The image cannot be pulled."""
+    CRASH_LOOP = "CrashLoop"
+    """The container keeps exiting."""
+    CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
+    """The container cannot be created, for example because a Secret of `env` is missing."""
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    """The rollout has not got on within `spec.progressDeadlineSeconds`."""
+    CREATE_FORBIDDEN = "CreateForbidden"
+    """The API server refused a child object (quota, admission); the message has its answer."""
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
+    """The Secret with the Redis URL, or its key, does not exist."""
+    REDIS_URL_INVALID = "RedisUrlInvalid"
+    """The Secret's value is no redis:// or rediss:// URL."""
+    REDIS_UNREACHABLE = "RedisUnreachable"
+    """Redis does not answer at the address."""
+    REDIS_AUTH_FAILED = "RedisAuthFailed"
+    """Redis answers, but refuses the user or password."""
+    EVICTION_POLICY_UNSAFE = "EvictionPolicyUnsafe"
+    """Redis may drop keys when memory runs out (`maxmemory-policy` is not `noeviction`)."""
+    PERSISTENCE_OFF = "PersistenceOff"
+    """Redis runs without an append-only file: a restart loses acknowledged tasks."""
+    DEAD_TASKS = "DeadTasks"
+    """Some tasks have used up their attempts and are kept for inspection."""
+
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class Condition(ApiModel):
+    """One aspect of an object's state, in the shape of the Kubernetes API conventions (`metav1.Condition`)."""
+
+    type: str = Field(max_length=316)
+    """Name of the aspect, for example Ready."""
+    status: ConditionStatus
+    """Whether the aspect holds."""
+    reason: str = Field(max_length=1024)
+    """One CamelCase word that says why; stable, for programs."""
+    message: str = Field(default="", max_length=32768)
+    """A sentence for people: what happened, where, and what to do next."""
+    last_transition_time: str = Field(json_schema_extra={"format": "date-time"})
+    """When `status` last changed."""
+    observed_generation: int = Field(ge=-1)
+    """The `metadata.generation` that this condition was computed from."""

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that connect objects: the API group, labels, annotations, environment variables, well-known ports."""
+
+GROUP = "kubeagents.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+FIELD_MANAGER = "kubeagents-operator"
+"""The server-side apply field manager of everything that the operator writes."""
+
+NAME = "app.kubernetes.io/name"
+INSTANCE = "app.kubernetes.io/instance"
+COMPONENT = "app.kubernetes.io/component"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY_VALUE = "kubeagents"
+
+OWNER_KIND = f"{GROUP}/kind"
+"""Label on every child: the kind of the custom resource that it belongs to, for example `Agent`."""
+OWNER_NAME = f"{GROUP}/name"
+"""Label on every child: the name of the custom resource that it belongs to."""
+
+CONFIG_HASH = f"{GROUP}/config-hash"
+"""Annotation on pod templates: changes with the configuration, so that a change rolls the pods."""
+
+CONFIG_ENV = "KUBEAGENTS_CONFIG"
+"""Environment variable of a runtime process: path of its RuntimeConfig (JSON)."""
+INSTANCE_ENV = "KUBEAGENTS_INSTANCE"
+"""Environment variable of a runtime process: its unique name, in a cluster the pod's name."""
+TERMINATION_LOG_ENV = "KUBEAGENTS_TERMINATION_LOG"
+"""Environment variable of a runtime process: where a fatal start-up error is written as JSON for the operator."""
+RESERVED_ENV_PREFIX = "KUBEAGENTS_"
+
+HTTP_PORT = 8080
+"""The port every runtime pod listens on: health and metrics; on a CentralAgent also its HTTP API."""
+REDIS_PORT = 6379

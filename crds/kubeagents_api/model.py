@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of every API model, and the cross-field rules that the API server and Python both enforce."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One cross-field rule, said twice: in CEL for the API server, in Python for `kubeagents dev`.
+
+    `message` is what the user reads when the rule does not hold; it says what to write instead.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool]
+
+
+class ApiModel(BaseModel):
+    """Immutable, camelCase on the wire, and closed: an unknown field is an error, not a silent no-op."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        for rule in self.rules:
+            if not rule.holds(self):
+                raise ValueError(rule.message)
+        return self
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON form: camelCase names, without fields that are unset (None)."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+ObjectName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63),
+]
+"""A Kubernetes object name (DNS label)."""
+
+
+class LocalRef(ApiModel):
+    """A reference to an object in the same namespace."""
+
+    name: ObjectName
+    """Name of the object, in the same namespace."""
+
+
+class SecretKeyRef(ApiModel):
+    """A reference to one key of a Secret in the same namespace."""
+
+    name: ObjectName
+    """Name of the Secret, in the same namespace."""
+    key: str = Field(default="url", min_length=1, max_length=253)
+    """Key of the Secret whose value is used."""

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a runtime process is told: derived from the specs by pure functions that operator and `kubeagents dev` share.
+
+The operator writes it into a ConfigMap that the pod mounts, the dev command into a file. No secret is in it: the
+Redis URLs come by environment variables, whose names it gives.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from kubeagents_api.agent import AgentSpec
+from kubeagents_api.central_agent import CentralAgentSpec
+from kubeagents_api.errors import RuntimeConfigError
+from kubeagents_api.labels import HTTP_PORT
+from kubeagents_api.model import ApiModel
+from kubeagents_api.task_queue import RetryPolicy, TaskQueueSpec
+
+
+class QueueConfig(ApiModel):
+    """One queue and its policies, as a process needs them."""
+
+    name: str
+    namespace: str
+    url_env: str
+    """Environment variable with the Redis URL."""
+    retry: RetryPolicy
+    task_timeout_seconds: float
+    lease_seconds: float
+    result_ttl_seconds: int
+    max_payload_bytes: int
+
+
+class AgentConfig(ApiModel):
+    """Configuration of one process of an Agent."""
+
+    kind: Literal["Agent"] = "Agent"
+    name: str
+    namespace: str
+    queue: QueueConfig
+    handler: str
+    code_path: str | None = None
+    """Folder that goes on Python's import path."""
+    concurrency: int
+    drain_seconds: int
+    heartbeat_seconds: int
+    port: int
+
+
+class LeaderConfig(ApiModel):
+    """How one process among several is elected."""
+
+    type: Literal["lease", "alone"]
+    """`lease`: a Kubernetes Lease. `alone`: this is the only process, it leads."""
+    lease_name: str
+    lease_duration_seconds: int
+
+
+class CentralAgentConfig(ApiModel):
+    """Configuration of one process of a CentralAgent."""
+
+    kind: Literal["CentralAgent"] = "CentralAgent"
+    name: str
+    namespace: str
+    queues: list[QueueConfig]
+    leader: LeaderConfig
+    agent_timeout_seconds: int
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's address; `kubeagents dev` says 127.0.0.1
+    port: int
+
+
+RuntimeConfig = Annotated[AgentConfig | CentralAgentConfig, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[AgentConfig | CentralAgentConfig] = TypeAdapter(RuntimeConfig)
+
+
+def queue_config(*, name: str, namespace: str, spec: TaskQueueSpec, index: int = 0) -> QueueConfig:
+    """The part of a runtime's configuration that comes from one TaskQueue; `index` tells several apart."""
+    return QueueConfig(
+        name=name,
+        namespace=namespace,
+        url_env=f"KUBEAGENTS_QUEUE_{index}_URL",
+        retry=spec.retry,
+        task_timeout_seconds=spec.task_timeout_seconds,
+        lease_seconds=spec.lease_seconds,
+        result_ttl_seconds=spec.result_ttl_seconds,
+        max_payload_bytes=spec.max_payload_bytes,
+    )
+
+
+def agent_config(
+    *,
+    name: str,
+    namespace: str,
+    spec: AgentSpec,
+    queue: TaskQueueSpec,
+    code_path: str | None,
+    port: int = HTTP_PORT,
+) -> AgentConfig:
+    """The configuration of each process of an Agent. `queue` is the spec of the TaskQueue that it names."""
+    return AgentConfig(
+        name=name,
+        namespace=namespace,
+        queue=queue_config(name=spec.queue_ref.name, namespace=namespace, spec=queue),
+        handler=spec.handler,
+        code_path=code_path if spec.code is not None else None,
+        concurrency=spec.concurrency,
+        drain_seconds=spec.drain_seconds,
+        heartbeat_seconds=spec.heartbeat_seconds,
+        port=port,
+    )
+
+
+def central_agent_config(
+    *,
+    name: str,
+    namespace: str,
+    spec: CentralAgentSpec,
+    queues: dict[str, TaskQueueSpec],
+    leader: Literal["lease", "alone"],
+    host: str = "0.0.0.0",  # noqa: S104
+    port: int = HTTP_PORT,
+) -> CentralAgentConfig:
+    """The configuration of each process of a CentralAgent. `queues` has the spec of every TaskQueue it names."""
+    return CentralAgentConfig(
+        name=name,
+        namespace=namespace,
+        queues=[
+            queue_config(name=ref.name, namespace=namespace, spec=queues[ref.name], index=index)
+            for index, ref in enumerate(spec.queue_refs)
+        ],
+        leader=LeaderConfig(
+            type=leader, lease_name=lease_name(name), lease_duration_seconds=spec.lease_duration_seconds
+        ),
+        agent_timeout_seconds=spec.agent_timeout_seconds,
+        host=host,
+        port=port,
+    )
+
+
+def lease_name(central_agent: str) -> str:
+    """Name of the Lease that the pods of a CentralAgent compete for."""
+    return f"{central_agent}-leader"
+
+
+def render(config: AgentConfig | CentralAgentConfig) -> str:
+    """The configuration as JSON text: sorted and indented, so that equal configurations have equal hashes."""
+    return json.dumps(config.to_wire(), indent=2, sort_keys=True) + "\n"
+
+
+def load(path: Path) -> AgentConfig | CentralAgentConfig:
+    """Read a configuration back.
+
+    Raises RuntimeConfigError, with the offending fields, if the file is missing or does not fit.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RuntimeConfigError(f"cannot read the runtime configuration {path}: {error}") from error
+    try:
+        return _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RuntimeConfigError(
+            f"the runtime configuration {path} does not fit this runtime ({faults}): "
+            "use an image of the same version as the operator"
+        ) from error

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`TaskQueue`: a durable, prioritised queue of tasks in Redis, with its policies."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from kubeagents_api.conditions import Condition
+from kubeagents_api.model import ApiModel, Rule, SecretKeyRef
+from kubeagents_api.pod import QUANTITY, Resources
+
+
+class RedisStorage(ApiModel):
+    """Where a managed Redis keeps its append-only file."""
+
+    type: Literal["PersistentVolumeClaim", "EmptyDir"] = "PersistentVolumeClaim"
+    """PersistentVolumeClaim survives the pod. EmptyDir does not: for trying things out."""
+    size: str = Field(default="1Gi", pattern=QUANTITY)
+    """Size of the volume."""
+    storage_class_name: str | None = None
+    """StorageClass of the claim; the cluster's default if unset."""
+    when_deleted: Literal["Delete", "Retain"] = "Delete"
+    """What happens to the claim when the TaskQueue is deleted."""
+
+    rules = (
+        Rule(
+            cel="self.type == 'PersistentVolumeClaim' || !has(self.storageClassName)",
+            message="storageClassName needs type PersistentVolumeClaim: remove it or change the type",
+            holds=lambda s: s.type == "PersistentVolumeClaim" or s.storage_class_name is None,
+        ),
+    )
+
+
+class ManagedRedis(ApiModel):
+    """A Redis that the operator runs for this queue: one pod, append-only file on, a generated password."""
+
+    image: str | None = Field(default=None, min_length=1, max_length=1024)
+    """Redis or Valkey image with a `redis-server` command; the operator's default if unset."""
+    storage: RedisStorage = RedisStorage()
+    """Where the append-only file lives."""
+    resources: Resources | None = None
+    """Compute resources of the container."""
+
+
+class ExternalRedis(ApiModel):
+    """A Redis that somebody else runs."""
+
+    secret_ref: SecretKeyRef
+    """The Secret with the URL, `redis://[user:password@]host:port/db`, or `rediss://` for TLS."""
+
+
+class RedisSource(ApiModel):
+    """Which Redis holds the queue: exactly one of the two."""
+
+    managed: ManagedRedis | None = None
+    """The operator runs one. `managed: {}` takes all defaults."""
+    external: ExternalRedis | None = None
+    """Use an existing one."""
+
+    rules = (
+        Rule(
+            cel="has(self.managed) != has(self.external)",
+            message="redis needs exactly one of managed and external",
+            holds=lambda s: (s.managed is None) != (s.external is None),
+        ),
+    )
+
+
+class RetryPolicy(ApiModel):
+    """What happens after a failed attempt."""
+
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """Attempts in all, the first one included. A task that has used them up is dead and kept for inspection."""
+    initial_seconds: float = Field(default=1.0, ge=0, le=86400)
+    """Seconds to wait after the first failed attempt; each further wait is twice as long, with up to 20 %
+    of jitter."""
+    max_seconds: float = Field(default=300.0, ge=0, le=86400)
+    """The longest wait in seconds."""
+
+    rules = (
+        Rule(
+            cel="self.initialSeconds <= self.maxSeconds",
+            message="retry.initialSeconds must not be greater than retry.maxSeconds",
+            holds=lambda s: s.initial_seconds <= s.max_seconds,
+        ),
+    )
+
+
+class TaskQueueSpec(ApiModel):
+    """What a TaskQueue should be."""
+
+    redis: RedisSource = RedisSource(managed=ManagedRedis())
+    """Which Redis holds the queue."""
+    retry: RetryPolicy = RetryPolicy()
+    """What happens after a failed attempt; a task may set its own number of attempts."""
+    task_timeout_seconds: float = Field(default=300.0, gt=0, le=604800)
+    """Seconds that one attempt may take; a task may set its own."""
+    lease_seconds: float = Field(default=30.0, ge=1, le=3600)
+    """Seconds after which a task of a worker that has gone silent is given to another. Workers renew the
+    lease, so tasks may take longer than this."""
+    result_ttl_seconds: int = Field(default=86400, ge=1, le=31536000)
+    """Seconds that results are kept."""
+    max_payload_bytes: int = Field(default=1048576, ge=1024, le=67108864)
+    """Largest payload of a task, and largest result, in bytes of JSON."""
+
+
+class TaskQueueStatus(ApiModel):
+    """What a TaskQueue is."""
+
+    observed_generation: int = -1
+    """The `metadata.generation` that this status was computed from; -1 before the operator has seen it."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Ready, Reconciling, Stalled, Accepting, Drained, DeadLettering, StorageHealthy."""
+    depth: int | None = None
+    """Tasks that wait for a worker, sampled every 15 s."""
+    running: int | None = None
+    """Tasks that are being worked on."""
+    scheduled: int | None = None
+    """Tasks that wait for their next attempt."""
+    dead: int | None = None
+    """Tasks that have used up their attempts."""
+    oldest_task_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """When the oldest waiting task was submitted; absent when none waits."""
+    consumers: int | None = None
+    """Agent instances that take tasks from the queue."""
+    backend: str | None = None
+    """What holds the queue, for example `managed redis 7.4.1`."""
