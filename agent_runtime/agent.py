@@ -77,7 +77,8 @@ def load_handler(target: str, *, code_path: str | None = None) -> Handler:
         ) from None
     if inspect.isclass(found):
         try:
-            found = found().handle
+            instance: Any = found()
+            found = instance.handle
         except Exception as error:
             raise HandlerNotFoundError(
                 f"handler {target!r}: class {attribute!r} cannot be used as a handler: {type(error).__name__}: {error}"

@@ -6,7 +6,6 @@ becomes a property that may be absent, and rules become `x-kubernetes-validation
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +14,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from kubeagents_api.conditions import Condition
+from kubeagents_api.generated import write_or_check
 from kubeagents_api.kinds import KINDS, NAME_MESSAGE, NAME_PATTERN, Column, Kind
 from kubeagents_api.labels import GROUP, VERSION
 from kubeagents_api.model import ApiModel
@@ -223,21 +223,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="+", help="where the CRD files belong")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is stale")
     arguments = parser.parse_args()
-    stale = [
-        path
-        for folder in arguments.folder
-        for name, text in generate().items()
-        if not (path := folder / name).exists() or path.read_text(encoding="utf-8") != text
-    ]
-    if arguments.check:
-        for path in stale:
-            print(f"{path} is stale: run `make generate` and commit the result", file=sys.stderr)
-        return 1 if stale else 0
-    for path in stale:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(generate()[path.name], encoding="utf-8")
-        print(f"wrote {path}")
-    return 0
+    files = {folder / name: text for folder in arguments.folder for name, text in generate().items()}
+    return write_or_check(files, arguments.check)
 
 
 if __name__ == "__main__":

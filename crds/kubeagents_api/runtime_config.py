@@ -46,6 +46,7 @@ class AgentConfig(ApiModel):
     concurrency: int
     drain_seconds: int
     heartbeat_seconds: int
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's address; `kubeagents dev` says 127.0.0.1
     port: int
 
 
@@ -96,6 +97,7 @@ def agent_config(
     spec: AgentSpec,
     queue: TaskQueueSpec,
     code_path: str | None,
+    host: str = "0.0.0.0",  # noqa: S104
     port: int = HTTP_PORT,
 ) -> AgentConfig:
     """The configuration of each process of an Agent. `queue` is the spec of the TaskQueue that it names."""
@@ -108,6 +110,7 @@ def agent_config(
         concurrency=spec.concurrency,
         drain_seconds=spec.drain_seconds,
         heartbeat_seconds=spec.heartbeat_seconds,
+        host=host,
         port=port,
     )
 

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cluster per run with the chart installed, one namespace per test."""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests import cluster as cluster_tool
+from tests.support.cluster import OPERATOR_NAMESPACE, ROOT, Cluster
+
+HERE = os.path.dirname(__file__)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--keep-cluster", action="store_true", help="leave the cluster and the namespaces of failed tests for a look"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if str(item.path).startswith(HERE):
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster with our images in it. Made here where none is given; with CI=true it is an error if none can be had."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():  # building takes minutes: people want to see what goes on
+        running = cluster_tool.is_running()
+        try:
+            handle = cluster_tool.ensure()
+        except cluster_tool.ClusterUnavailableError as error:
+            message = f"NO KUBERNETES CLUSTER: {error}. The tests on a real cluster did not run."
+            if os.environ.get("CI") == "true":
+                pytest.exit(message, returncode=1)
+            print(f"\n{message}\n", flush=True)
+            pytest.skip(message)
+    yield Cluster(
+        kubeconfig=handle.kubeconfig, kubectl_path=handle.kubectl, helm_path=handle.helm, images=dict(handle.images)
+    )
+    if not running and not request.config.getoption("--keep-cluster"):
+        with capture.global_and_fixture_disabled():
+            cluster_tool.down()
+
+
+@pytest.fixture(scope="session")
+def cluster(bare_cluster: Cluster) -> Cluster:
+    """The cluster with the operator installed by its chart, as a user installs it."""
+    settings = {
+        "operator.image": bare_cluster.images["operator"],
+        "runtime.image": bare_cluster.images["runtime"],
+        "redis.image": bare_cluster.images["redis"],
+    }
+    # CRDs are not upgraded by `helm upgrade`; a cluster kept from an earlier run must not keep older ones.
+    bare_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "helm/kubeagents/crds")
+    bare_cluster.helm(
+        "upgrade",
+        "--install",
+        "kubeagents",
+        ROOT / "helm/kubeagents",
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "--create-namespace",
+        "--set",
+        ",".join(f"{key}={value}" for key, value in settings.items()),
+        "--wait",
+        "--timeout=180s",
+    )
+    bare_cluster.start_operator()
+    return bare_cluster
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of its own, gone afterwards."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
+    name = f"{words}-{uuid.uuid4().hex[:6]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    if not request.config.getoption("--keep-cluster"):
+        cluster.kubectl("delete", "namespace", name, "--wait=false")

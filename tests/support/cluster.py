@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real cluster as tests use it: kubectl, helm, and the HTTP API of a CentralAgent through its Service."""
+
+import base64
+import json
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.support.eventually import eventually
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "examples" / "01-quickstart"
+OPERATOR_NAMESPACE = "kubeagents-system"
+
+Object = dict[str, Any]
+
+
+class KubectlError(AssertionError):
+    """kubectl or helm exited non-zero; the message has what it printed."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster, and the images that it can run."""
+
+    kubeconfig: Path
+    kubectl_path: Path
+    helm_path: Path
+    images: dict[str, str]
+    """`runtime`, `operator` and `redis` -> image reference."""
+
+    def run(self, *command: str | Path, input: str | None = None, timeout: float = 180) -> str:
+        """Run a program against this cluster and return its output. Raises KubectlError with all it printed."""
+        result = subprocess.run(
+            [str(part) for part in command],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={"KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin", "HOME": "/tmp"},
+        )
+        if result.returncode != 0:
+            shown = " ".join(str(part) for part in command[1:])
+            raise KubectlError(f"{shown} exited with {result.returncode}:\n{result.stdout}{result.stderr}")
+        return result.stdout
+
+    def kubectl(self, *arguments: str | Path, input: str | None = None, timeout: float = 180) -> str:
+        return self.run(self.kubectl_path, *arguments, input=input, timeout=timeout)
+
+    def helm(self, *arguments: str | Path, timeout: float = 300) -> str:
+        return self.run(self.helm_path, *arguments, timeout=timeout)
+
+    def apply(self, namespace: str, *manifests: Object | str | Path) -> str:
+        """`kubectl apply` of objects, YAML text, or files and folders."""
+        printed = []
+        for manifest in manifests:
+            if isinstance(manifest, Path):
+                printed.append(self.kubectl("-n", namespace, "apply", "-f", manifest))
+            else:
+                text = manifest if isinstance(manifest, str) else yaml.safe_dump(manifest)
+                printed.append(self.kubectl("-n", namespace, "apply", "-f", "-", input=text))
+        return "".join(printed)
+
+    def get(self, namespace: str, kind: str, name: str) -> Object:
+        found: Object = json.loads(self.kubectl("-n", namespace, "get", kind, name, "-o", "json"))
+        return found
+
+    def list(self, namespace: str, kinds: str, selector: str = "") -> list[Object]:
+        selection = ["-l", selector] if selector else []
+        items: list[Object] = json.loads(self.kubectl("-n", namespace, "get", kinds, *selection, "-o", "json"))["items"]
+        return items
+
+    def wait(self, namespace: str, target: str, condition: str, *, seconds: int = 120) -> None:
+        """`kubectl wait --for=condition=…`; on failure the message has the object's status and Events."""
+        try:
+            self.kubectl(
+                "-n", namespace, "wait", target, f"--for={condition}", f"--timeout={seconds}s", timeout=seconds + 30
+            )
+        except KubectlError as error:
+            described = self.kubectl("-n", namespace, "describe", target)
+            pods = self.kubectl("-n", namespace, "get", "pods", "-o", "wide")
+            raise KubectlError(f"{error}\n{described}\n{pods}") from error
+
+    def ready_pods(self, namespace: str, selector: str) -> list[str]:
+        """Names of the pods that are Ready and not on their way out."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.list(namespace, "pods", selector)
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+        ]
+
+    def stop_operator(self) -> None:
+        """Scale the operator to nothing and wait until its pods are gone."""
+        self.kubectl("-n", OPERATOR_NAMESPACE, "scale", "deployment/kubeagents-operator", "--replicas=0")
+        eventually(
+            lambda: not self.list(OPERATOR_NAMESPACE, "pods", "app.kubernetes.io/component=operator"),
+            what="operator pods gone",
+            timeout=90,
+        )
+
+    def start_operator(self) -> None:
+        self.kubectl("-n", OPERATOR_NAMESPACE, "scale", "deployment/kubeagents-operator", "--replicas=1")
+        self.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", "deployment/kubeagents-operator", "--timeout=120s")
+
+    @contextmanager
+    def central_agent(self, namespace: str, name: str) -> Iterator[httpx.Client]:
+        """The HTTP API of a CentralAgent, through its Service, by way of the API server's proxy."""
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        with tempfile.TemporaryDirectory() as folder:
+            context = ssl.create_default_context(cadata=_inline(cluster, "certificate-authority").decode())
+            certificate, key = Path(folder, "client.crt"), Path(folder, "client.key")
+            certificate.write_bytes(_inline(user, "client-certificate"))
+            key.write_bytes(_inline(user, "client-key"))
+            context.load_cert_chain(certificate, key)
+            service = f"/api/v1/namespaces/{namespace}/services/http:{name}-central:http/proxy"
+            with httpx.Client(base_url=cluster["server"] + service, verify=context, timeout=90) as client:
+                yield client
+
+
+def _inline(section: dict[str, str], name: str) -> bytes:
+    """A credential of a kubeconfig, whether written into it or named by path."""
+    if f"{name}-data" in section:
+        return base64.b64decode(section[f"{name}-data"])
+    return Path(section[name]).read_bytes()
