@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster with our images in it. Made here where none is given; with CI=true it is an error if none can be had."""
+    """A cluster with our images in it. Made where none is given; with CI=true it must be had."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():  # building takes minutes: people want to see what goes on
         running = cluster_tool.is_running()

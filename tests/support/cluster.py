@@ -74,7 +74,7 @@ class Cluster:
         found: Object = json.loads(self.kubectl("-n", namespace, "get", kind, name, "-o", "json"))
         return found
 
-    def list(self, namespace: str, kinds: str, selector: str = "") -> list[Object]:
+    def objects(self, namespace: str, kinds: str, selector: str = "") -> list[Object]:
         selection = ["-l", selector] if selector else []
         items: list[Object] = json.loads(self.kubectl("-n", namespace, "get", kinds, *selection, "-o", "json"))["items"]
         return items
@@ -94,16 +94,56 @@ class Cluster:
         """Names of the pods that are Ready and not on their way out."""
         return [
             pod["metadata"]["name"]
-            for pod in self.list(namespace, "pods", selector)
+            for pod in self.objects(namespace, "pods", selector)
             if "deletionTimestamp" not in pod["metadata"]
             and any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
         ]
+
+    def get_raw(self, path: str) -> Object:
+        """GET of an API path, for example a scale subresource."""
+        found: Object = json.loads(self.kubectl("get", "--raw", path))
+        return found
+
+    def run_python(self, namespace: str, name: str, program: str, *, privileged: bool = False) -> None:
+        """Run a program once, in a pod of the runtime image. Privileged ones see every process of the node."""
+        container: Object = {
+            "name": "python",
+            "image": self.images["runtime"],
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "-c", program],
+        }
+        spec: Object = {"restartPolicy": "Never", "containers": [container], "terminationGracePeriodSeconds": 1}
+        if privileged:
+            container["securityContext"] = {"privileged": True, "runAsUser": 0, "runAsNonRoot": False}
+            spec["hostPID"] = True
+        self.apply(namespace, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+
+    def sigkill(self, namespace: str, pod: str) -> None:
+        """SIGKILL the runtime process of a pod, from outside, as the kernel's out-of-memory killer does it."""
+        program = (
+            "import os, pathlib, signal\n"
+            f"marker = b'KUBEAGENTS_INSTANCE={pod}\\0'\n"
+            "killed = 0\n"
+            "for process in pathlib.Path('/proc').glob('[0-9]*'):\n"
+            "    try:\n"
+            "        if marker in (process / 'environ').read_bytes():\n"
+            "            os.kill(int(process.name), signal.SIGKILL)\n"
+            "            killed += 1\n"
+            "    except (FileNotFoundError, ProcessLookupError):\n"
+            "        continue  # gone by itself\n"
+            "assert killed, 'no such process'\n"
+        )
+        name = f"killer-{pod[-5:]}"
+        self.run_python(namespace, name, program, privileged=True)
+        self.kubectl(
+            "-n", namespace, "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"
+        )
 
     def stop_operator(self) -> None:
         """Scale the operator to nothing and wait until its pods are gone."""
         self.kubectl("-n", OPERATOR_NAMESPACE, "scale", "deployment/kubeagents-operator", "--replicas=0")
         eventually(
-            lambda: not self.list(OPERATOR_NAMESPACE, "pods", "app.kubernetes.io/component=operator"),
+            lambda: not self.objects(OPERATOR_NAMESPACE, "pods", "app.kubernetes.io/component=operator"),
             what="operator pods gone",
             timeout=90,
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs Debian packages that tests need, where we may: as root, on Debian or a child of it.
 
-Elsewhere it says what is missing and goes on; the tests that need it then use what the Python packages bring, or say so.
+Elsewhere it says what is missing and goes on; the tests then use what the Python packages bring.
 """
 
 import os
