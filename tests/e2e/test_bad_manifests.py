@@ -8,10 +8,6 @@ from tests.e2e import workload
 from tests.support.cluster import Cluster, KubectlError, Object
 
 
-def central(**spec: object) -> Object:
-    return workload.central_agent(**spec)
-
-
 REFUSED = [
     (workload.agent(handler="no colon"), "spec.handler"),
     (workload.agent(replicas=-1), "spec.replicas"),
