@@ -133,7 +133,8 @@ def _property(
     if defaults and not field.is_required():
         default = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, ApiModel):
-            out["default"] = default.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+            # Written out in full: the API server holds rules against a default before it fills in what is inside.
+            out["default"] = default.to_wire()
         elif default is not None and default != []:
             out["default"] = default
     return out

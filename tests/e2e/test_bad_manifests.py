@@ -13,7 +13,7 @@ REFUSED = [
     (workload.agent(replicas=-1), "spec.replicas"),
     (workload.agent(env=[{"name": "A"}]), "an env entry needs exactly one of value and valueFrom"),
     (
-        workload.agent(env=[{"name": "KUBEAGENTS_X", "value": "y"}]),
+        workload.agent(env=[{"name": "KUBEAGENTS_X", "value": "hello"}]),
         "env names that start with KUBEAGENTS_ are set by the operator: use another name",
     ),
     (
