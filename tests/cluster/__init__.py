@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Kubernetes cluster for tests, on whatever machine they run.
+
+In this order: the kubeconfig named by KUBEAGENTS_TEST_KUBECONFIG (with images that it can pull, see `given`); kind,
+where Docker answers; a cluster of plain processes on this machine, with programs built from Go modules. The last one
+needs root on Linux and Go, and neither Docker nor a registry.
+"""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import binaries, images, kind
+from tests.cluster.errors import ClusterError, ClusterUnavailableError
+from tests.cluster.node import Node
+
+__all__ = ["ClusterError", "ClusterHandle", "ClusterUnavailableError", "down", "ensure", "is_running"]
+
+KUBECONFIG_ENV = "KUBEAGENTS_TEST_KUBECONFIG"
+
+
+@dataclass(frozen=True)
+class ClusterHandle:
+    """A cluster that runs, with our images in it."""
+
+    kind: str
+    """`given`, `kind` or `local`."""
+    kubeconfig: Path
+    kubectl: Path
+    helm: Path
+    images: dict[str, str]
+    """`runtime`, `operator`, `redis` -> what to write into a manifest."""
+
+
+def ensure() -> ClusterHandle:
+    """A running cluster with up-to-date images; makes whatever is missing.
+
+    Raises ClusterUnavailableError where none can be had, ClusterError if something breaks.
+    """
+    if os.environ.get(KUBECONFIG_ENV):
+        return given(Path(os.environ[KUBECONFIG_ENV]))
+    if kind.usable():
+        return _kind()
+    return _local()
+
+
+def is_running() -> bool:
+    """Whether `ensure` would find a cluster, so that it is not ours to stop."""
+    if os.environ.get(KUBECONFIG_ENV):
+        return True
+    if kind.usable():
+        return kind.running()
+    folder = binaries.cache_folder() / "cluster" / binaries.cache_key()
+    return os.geteuid() == 0 and Node(binaries.Binaries(folder)).healthy()
+
+
+def down() -> None:
+    """Stop what `ensure` started. A cluster that was given is left alone."""
+    if os.environ.get(KUBECONFIG_ENV):
+        return
+    if kind.usable() and kind.running():
+        kind.down()
+    elif os.geteuid() == 0:
+        folder = binaries.cache_folder() / "cluster" / binaries.cache_key()
+        Node(binaries.Binaries(folder)).down()
+
+
+def given(kubeconfig: Path) -> ClusterHandle:
+    """Somebody's cluster. Its nodes must be able to pull the images that KUBEAGENTS_TEST_<NAME>_IMAGE name."""
+    if not kubeconfig.exists():
+        raise ClusterUnavailableError(f"{KUBECONFIG_ENV} names {kubeconfig}, which does not exist")
+    names = {name: os.environ.get(f"KUBEAGENTS_TEST_{name.upper()}_IMAGE", "") for name in images.NAMES}
+    unset = [f"KUBEAGENTS_TEST_{name.upper()}_IMAGE" for name, value in names.items() if not value]
+    if unset:
+        raise ClusterUnavailableError(f"{KUBECONFIG_ENV} is set; set {', '.join(unset)} too, to images it can pull")
+    return ClusterHandle("given", kubeconfig, _program("kubectl"), _program("helm"), names)
+
+
+def _kind() -> ClusterHandle:
+    kind.up()
+    references = images.build_with_docker()
+    kind.load(list(references.values()))
+    return ClusterHandle("kind", kind.kubeconfig(), _program("kubectl"), _program("helm"), references)
+
+
+def _local() -> ClusterHandle:
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise ClusterUnavailableError(
+            "there is no Docker with kind, and the cluster of plain processes needs root on Linux. "
+            f"Or name a cluster by {KUBECONFIG_ENV}"
+        )
+    binaries.install_packages()
+    node = Node(binaries.build())
+    if node.healthy():
+        node.provision()
+    else:
+        node.up()
+    loaded = node.state / "images"
+    wanted = images.inputs_hash()
+    if not loaded.exists() or loaded.read_text() != wanted:
+        for archive in images.build(binaries.cache_folder() / "images").values():
+            node.ctr("images", "import", archive)
+        loaded.write_text(wanted)
+    references = {name: images.reference(name) for name in images.NAMES}
+    return ClusterHandle("local", node.kubeconfig, node.binaries["kubectl"], node.binaries["helm"], references)
+
+
+def _program(name: str) -> Path:
+    """A program of the user's, or the one we build."""
+    found = shutil.which(name)
+    return Path(found) if found else binaries.build()[name]

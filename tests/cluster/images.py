@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images without a registry: the base from Debian packages, ours by the same Dockerfile that everybody uses."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+from tests.cluster.binaries import cache_folder
+from tests.cluster.errors import ClusterError
+
+ROOT = Path(__file__).parents[2]
+PAUSE = "localhost/pause:1"
+BASE = "localhost/kubeagents-base:1"
+BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+NAMES = ("runtime", "operator", "redis")
+INPUTS = ("images", "crds/kubeagents_api", "operator", "agent_runtime", "pyproject.toml", "uv.lock", "README.md")
+"""What the images are made from."""
+
+
+def reference(name: str) -> str:
+    """What an image is called in the cluster."""
+    return f"localhost/kubeagents-{name}:dev"
+
+
+def inputs_hash() -> str:
+    """Changes whenever the images would."""
+    digest = hashlib.sha256()
+    for entry in INPUTS:
+        top = ROOT / entry
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build_base() -> None:
+    """The base image, Debian with its Python, where none can be pulled. Once, about a minute."""
+    if subprocess.run(["buildah", "inspect", BASE], capture_output=True).returncode == 0:
+        return
+    print("Making a base image from Debian packages (once, about a minute)", flush=True)
+    root = cache_folder() / "base.tar"
+    root.parent.mkdir(parents=True, exist_ok=True)
+    _run("mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "--mode=root", "bookworm", root)
+    container = _run("buildah", "from", "scratch").strip()
+    _run("buildah", "add", container, root, "/")
+    _run("buildah", "config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
+    _run("buildah", "commit", "--rm", container, BASE)
+    root.unlink()
+
+
+def build_with_docker() -> dict[str, str]:
+    """Our images in the Docker engine, from the base image that everybody uses."""
+    references = {name: reference(name) for name in NAMES}
+    _build_all(BUILDER="docker")
+    return references
+
+
+def _build_all(**settings: str) -> None:
+    print("Building the images (10 s; about 2 minutes when dependencies changed)", flush=True)
+    environment = {**os.environ, "TAG": "dev", "PREFIX": "localhost/", **settings}
+    command = [str(ROOT / "images/build.sh"), *NAMES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ClusterError(f"images/build.sh failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
+def build(archives: Path) -> dict[str, Path]:
+    """Our images as OCI archives."""
+    build_base()
+    _build_all(BUILDER="buildah", BASE=BASE)
+    archives.mkdir(parents=True, exist_ok=True)
+    made = {}
+    for name in NAMES:
+        archive = archives / f"{name}.tar"
+        archive.unlink(missing_ok=True)
+        _run("buildah", "push", "--quiet", reference(name), f"oci-archive:{archive}:{reference(name)}")
+        made[name] = archive
+    return made
+
+
+def pause_archive(program: Path, archive: Path) -> None:
+    """Pack a static program as an OCI image, by hand: one layer with one file."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        info = tarfile.TarInfo("pause")
+        info.mode, info.size = 0o755, program.stat().st_size
+        with program.open("rb") as file:
+            tar.addfile(info, file)
+    blobs: dict[str, bytes] = {}
+
+    def blob(data: bytes, media_type: str) -> dict[str, object]:
+        digest = hashlib.sha256(data).hexdigest()
+        blobs[digest] = data
+        return {"mediaType": f"application/vnd.oci.image.{media_type}", "digest": f"sha256:{digest}", "size": len(data)}
+
+    layer_part = blob(layer.getvalue(), "layer.v1.tar")
+    config = {
+        "architecture": "arm64" if os.uname().machine == "aarch64" else "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": ["/pause"]},
+        "rootfs": {"type": "layers", "diff_ids": [layer_part["digest"]]},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob(json.dumps(config).encode(), "config.v1+json"),
+        "layers": [layer_part],
+    }
+    entry = blob(json.dumps(manifest).encode(), "manifest.v1+json")
+    entry["annotations"] = {"io.containerd.image.name": PAUSE, "org.opencontainers.image.ref.name": PAUSE}
+    with tarfile.open(archive, "w") as tar:
+        files = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}
+        files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+        files |= {f"blobs/sha256/{digest}": data for digest, data in blobs.items()}
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def _run(*command: str | Path) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ClusterError(f"{' '.join(map(str, command[:4]))} … failed:\n{done.stderr[-3000:]}")
+    return done.stdout
