@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two sides of an adapter: what the process is to it, and what it is to the process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from agent_runtime.telemetry.http_server import AsgiApp
+from kubeagents_api.task import InstanceInfo, QueueStats, TaskRecord, TaskRequest
+
+
+class Core(Protocol):
+    """What a CentralAgent can do, whatever the wire.
+
+    All methods raise QueueNotFoundError for a queue that is not served, and QueueUnavailableError when its Redis does
+    not answer.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the CentralAgent."""
+        ...
+
+    @property
+    def instance(self) -> str:
+        """Name of this process; in a cluster the pod's name."""
+        ...
+
+    @property
+    def queue_names(self) -> Sequence[str]:
+        """The queues that are served. The first one is for tasks that name none."""
+        ...
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """The largest payload that any of them takes."""
+        ...
+
+    @property
+    def draining(self) -> bool:
+        """The process is stopping: clients should go elsewhere."""
+        ...
+
+    @property
+    def leader(self) -> str | None:
+        """The instance that leads, as far as this one knows."""
+        ...
+
+    async def submit(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[str]:
+        """Queue the tasks, all or none, and return their ids. Raises InvalidTaskError and its kinds."""
+        ...
+
+    async def task(self, queue: str, task_id: str) -> TaskRecord:
+        """One task. Raises TaskNotFoundError."""
+        ...
+
+    async def results(self, queue: str, task_ids: Sequence[str], *, timeout_seconds: float) -> Sequence[TaskRecord]:
+        """The tasks, once all are final, the time is over, or the process drains. Raises TaskNotFoundError."""
+        ...
+
+    async def dead(self, queue: str, *, limit: int) -> Sequence[TaskRecord]:
+        """Dead tasks, newest first."""
+        ...
+
+    async def stats(self, queue: str) -> QueueStats:
+        """The figures of one queue."""
+        ...
+
+    async def instances(self, *, queue: str | None, agent: str | None) -> Sequence[InstanceInfo]:
+        """The known agent processes; of one queue or of all (None), of one Agent or of all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an adapter is built from."""
+
+    core: Core
+    host: str
+    port: int
+    probes: AsgiApp
+    """Answers `/healthz`, `/readyz` and `/metrics`, for adapters that speak HTTP."""
+    registry: CollectorRegistry
+
+
+class Adapter(Protocol):
+    """One protocol on one port."""
+
+    def __init__(self, surroundings: Surroundings) -> None: ...
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
+        ...
+
+    async def start(self) -> None:
+        """Listen. Raises RuntimeConfigError if the address cannot be had."""
+        ...
+
+    async def stop(self, *, grace_seconds: float) -> None:
+        """Stop listening, let running calls end within the grace, then cut them."""
+        ...

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Around every request: its id, its figures, its log line, and the last catch."""
+
+import logging
+import re
+import uuid
+from collections.abc import MutableMapping
+from time import perf_counter
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+
+from agent_runtime.adapters.base import Core
+from agent_runtime.telemetry import logs
+from agent_runtime.telemetry.http_server import AsgiApp, Receive, Scope, Send, error_body, respond
+from agent_runtime.telemetry.probes import PROBE_PATHS
+
+_log = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Envelope:
+    """An ASGI application around another; probes bypass it."""
+
+    def __init__(self, app: AsgiApp, *, core: Core, probes: AsgiApp, registry: CollectorRegistry) -> None:
+        self._app = app
+        self._core = core
+        self._probes = probes
+        self._requests = Counter(
+            "kubeagents_http_requests_total", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "kubeagents_http_request_seconds",
+            "Time from a request to the end of its answer; long polls are as long as they wait.",
+            ["route"],
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["path"] in PROBE_PATHS:
+            return await self._probes(scope, receive, send)
+        request_id = _request_id(scope)
+        token = logs.bind({"request": request_id})
+        started = perf_counter()
+        status = 0
+
+        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = request_id
+                if self._core.draining:
+                    headers["connection"] = "close"  # so that the client's next request goes to another pod
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = 499
+        except Exception:
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            if status == 0:
+                body = error_body(
+                    f"something went wrong in the server; its log has more under request {request_id}",
+                    code="INTERNAL",
+                    details={"requestId": request_id},
+                )
+                await respond(send_with_id, 500, body)
+        finally:
+            seconds = perf_counter() - started
+            self._record(scope, status, seconds)
+            logs.unbind(token)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        # The template, not the path: a label per task id would never end.
+        route = getattr(scope.get("route"), "path", "none")
+        self._requests.labels(scope["method"], route, status).inc()
+        self._seconds.labels(route).observe(seconds)
+        level = logging.INFO if status >= 400 else logging.DEBUG
+        _log.log(level, "%s %s -> %d in %.1f ms", scope["method"], scope["path"], status, seconds * 1000)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER.encode() and _REQUEST_ID.fullmatch(text := value.decode("latin-1")):
+            return str(text)
+    return uuid.uuid4().hex

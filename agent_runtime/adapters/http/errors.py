@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From errors to answers. This table is the whole of it."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from agent_runtime.telemetry.http_server import error_body
+from kubeagents_api.errors import (
+    DuplicateTaskError,
+    InvalidTaskError,
+    KubeagentsError,
+    PayloadTooLargeError,
+    PermanentError,
+    QueueNotFoundError,
+    QueueUnavailableError,
+    TaskNotFoundError,
+)
+
+_log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 2
+
+# The first class that fits decides.
+_STATUS: tuple[tuple[type[KubeagentsError], int], ...] = (
+    (PayloadTooLargeError, 413),
+    (DuplicateTaskError, 409),
+    (InvalidTaskError, 400),
+    (TaskNotFoundError, 404),
+    (QueueNotFoundError, 404),
+    (QueueUnavailableError, 503),
+)
+
+
+class RefusedError(PermanentError):
+    """A request that never got as far as the core."""
+
+    def __init__(self, status: int, code: str, message: str, *, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.details = details or {}
+
+
+def answer(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    details: dict[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An ErrorBody as a response."""
+    return Response(
+        error_body(message, code=code, details=details),
+        status_code=status,
+        media_type="application/json",
+        headers=headers,
+    )
+
+
+def invalid(faults: list[Mapping[str, Any]], *, where: str) -> RefusedError:
+    """The refusal for what pydantic found: the sentence names the first field, the details name all."""
+    errors = [{"field": _field(fault), "message": fault["msg"]} for fault in faults]
+    first = errors[0]
+    message = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
+    more = f" (and {len(errors) - 1} more, see details)" if len(errors) > 1 else ""
+    return RefusedError(400, "INVALID_REQUEST", f"{where} is not valid: {message}{more}", details={"errors": errors})
+
+
+def install(app: FastAPI) -> None:
+    """Let the application answer its errors by the table."""
+    app.add_exception_handler(KubeagentsError, _on_ours)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+
+
+def _on_ours(request: Request, error: Exception) -> Response:
+    match error:
+        case RefusedError():
+            return answer(error.status, error.code, str(error), details=error.details)
+        case QueueUnavailableError():
+            headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
+            return answer(503, error.code, f"{error}; try again in {RETRY_AFTER_SECONDS} s", headers=headers)
+        case KubeagentsError():
+            details = {"field": error.field} if isinstance(error, InvalidTaskError) else {}
+            for kind, status in _STATUS:
+                if isinstance(error, kind):
+                    return answer(status, error.code, str(error), details=details)
+    raise error
+
+
+def _on_validation(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    return _on_ours(request, invalid(list(error.errors()), where="the request"))
+
+
+def _on_http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    path, method = request.url.path, request.method
+    match error.status_code:
+        case 404:
+            return answer(404, "NOT_FOUND", f"there is nothing at {path}; see /docs for what there is")
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            text = f"{method} is not possible at {path}: use {allowed or 'another method'}"
+            return answer(405, "METHOD_NOT_ALLOWED", text, headers=error.headers)
+    return answer(error.status_code, "HTTP_ERROR", str(error.detail), headers=error.headers)
+
+
+def _field(fault: Mapping[str, Any]) -> str:
+    # FastAPI says where a parameter was found; the name alone is what a user typed.
+    path = [str(part) for part in fault["loc"]]
+    if path and path[0] in ("query", "path", "header", "body"):
+        path = path[1:]
+    return ".".join(path)

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which adapters exist. Imported on use, so that one whose library is not installed costs nothing."""
+
+import importlib
+
+from agent_runtime.adapters.base import Adapter
+
+# Sorted by name.
+ADAPTERS: dict[str, str] = {
+    "http": "agent_runtime.adapters.http.adapter:HttpAdapter",
+}
+
+
+def adapter(name: str) -> type[Adapter]:
+    """The class of the adapter. Raises KeyError for a name that is not in the table."""
+    module, _, attribute = ADAPTERS[name].partition(":")
+    found: type[Adapter] = getattr(importlib.import_module(module), attribute)
+    return found

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: reads the environment, builds the parts of an Agent or a CentralAgent, and ends them in order.
+
+Exit codes: 0 stopped as told; 78 (EX_CONFIG) cannot ever work as configured, the termination log says why; 1 broken.
+An unreachable Redis is none of these: the process waits for it, and is not ready meanwhile.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from agent_runtime.agent import Handler, load_handler
+from agent_runtime.cancellation import end
+from agent_runtime.queue import TaskQueue, open_queue
+from agent_runtime.telemetry import logs
+from agent_runtime.telemetry.http_server import HttpServer
+from agent_runtime.telemetry.link import Link
+from agent_runtime.telemetry.loop_watch import LoopWatch
+from agent_runtime.telemetry.metrics import LinkMetrics, LoopMetrics, new_registry
+from agent_runtime.telemetry.probes import Probes
+from kubeagents_api.conditions import Reason
+from kubeagents_api.errors import HandlerNotFoundError, PermanentError, RedisUrlError, RuntimeConfigError
+from kubeagents_api.labels import CONFIG_ENV, INSTANCE_ENV, TERMINATION_LOG_ENV
+from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, QueueConfig, load
+
+if TYPE_CHECKING:  # its package imports the Kubernetes client, which an agent's pod never needs
+    from agent_runtime.leader.base import Elector
+
+_log = logging.getLogger(__name__)
+
+EXIT_CONFIG = 78
+_REASONS: dict[type[PermanentError], Reason] = {
+    HandlerNotFoundError: Reason.HANDLER_NOT_FOUND,
+    RedisUrlError: Reason.REDIS_URL_INVALID,
+    RuntimeConfigError: Reason.RUNTIME_CONFIG_INVALID,
+}
+_TERMINATION_LIMIT = 3000
+"""Characters of a message in the termination log, of which the kubelet keeps 4096 bytes."""
+_LINGER_SECONDS = 3.0
+"""How long a CentralAgent serves on after it was told to stop: a Service sends new connections until all nodes know."""
+_REQUEST_GRACE_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Run the process that the environment describes, until a signal ends it. Returns the exit code."""
+    try:
+        logs.configure(environ)
+        config = load(Path(_variable(environ, CONFIG_ENV, "the path of the RuntimeConfig")))
+        instance = _variable(environ, INSTANCE_ENV, "a name that no other process has; in a cluster the pod's")
+        kind = "agent" if isinstance(config, AgentConfig) else "centralAgent"
+        logs.configure(environ, process_fields={kind: config.name, "instance": instance})
+        match config:
+            case AgentConfig():
+                running = _prepare_agent(config, environ, instance=instance)
+            case CentralAgentConfig():
+                running = _prepare_central(config, environ, instance=instance)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(running)
+    except PermanentError as error:
+        _report(error, environ)
+        return EXIT_CONFIG
+    except Exception:
+        _log.exception("broken, which is a fault of the runtime or of its surroundings")
+        return 1
+    _log.info("stopped")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Signals:
+    """SIGTERM or SIGINT: the first one asks to stop, the second one to hurry."""
+
+    stop: asyncio.Event
+    hurry: asyncio.Event
+
+    @classmethod
+    def listen(cls) -> "_Signals":
+        signals = cls(asyncio.Event(), asyncio.Event())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signals._received, number.name)
+        return signals
+
+    def _received(self, name: str) -> None:
+        again = self.stop.is_set()
+        _log.info("%s: %s", name, "hurrying" if again else "stopping")
+        (self.hurry if again else self.stop).set()
+
+
+def _prepare_agent(config: AgentConfig, environ: Mapping[str, str], *, instance: str) -> Coroutine[Any, Any, None]:
+    handler = load_handler(config.handler, code_path=config.code_path)
+    url = _queue_url(environ, config.queue)
+    return _run_agent(config, instance=instance, handler=handler, url=url)
+
+
+def _prepare_central(
+    config: CentralAgentConfig, environ: Mapping[str, str], *, instance: str
+) -> Coroutine[Any, Any, None]:
+    urls = [_queue_url(environ, queue) for queue in config.queues]
+    return _run_central(config, instance=instance, urls=urls)
+
+
+async def _run_agent(config: AgentConfig, *, instance: str, handler: Handler, url: str) -> None:
+    from agent_runtime.worker import Consumer
+
+    signals = _Signals.listen()
+    registry = new_registry("agent")
+    async with _open(config.queue, url) as queue:
+        consumer = Consumer(
+            config,
+            instance=instance,
+            handler=handler,
+            queue=queue,
+            link=Link(config.queue.name, metrics=LinkMetrics(registry)),
+            registry=registry,
+        )
+        probes = Probes(live=consumer.live, ready=consumer.ready, registry=registry)
+        server = HttpServer(probes, host=config.host, port=config.port)
+        await server.start()
+        host, port = server.address
+        _log.info(
+            "agent %s takes tasks from queue %s with %s, up to %d at a time; probes on %s:%d",
+            config.name,
+            config.queue.name,
+            config.handler,
+            config.concurrency,
+            host,
+            port,
+        )
+        async with _watched_loop(registry):
+            await consumer.run(stop=signals.stop, hurry=signals.hurry)
+        await server.stop(grace_seconds=1)
+
+
+async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[str]) -> None:
+    # Only here: an agent's pod needs neither the web framework nor the time to import it.
+    from agent_runtime.adapters.base import Surroundings
+    from agent_runtime.adapters.registry import adapter as adapter_class
+    from agent_runtime.central import Central, Duties, Observer, ServedQueue
+
+    signals = _Signals.listen()
+    registry = new_registry("central")
+    link_metrics = LinkMetrics(registry)
+    async with contextlib.AsyncExitStack() as stack:
+        queues = [
+            ServedQueue(
+                config=queue,
+                queue=await stack.enter_async_context(_open(queue, url)),
+                link=Link(queue.name, metrics=link_metrics),
+            )
+            for queue, url in zip(config.queues, urls, strict=True)
+        ]
+        elector = await stack.enter_async_context(_elector(config, instance=instance))
+        central = Central(config, instance=instance, queues=queues, elector=elector)
+        timeout = config.agent_timeout_seconds
+        observer = Observer(central, queues, agent_timeout_seconds=timeout, registry=registry)
+        duties = Duties(elector, queues, agent_timeout_seconds=timeout, registry=registry)
+        probes = Probes(live=observer.live, ready=observer.ready, registry=registry)
+        adapter = adapter_class("http")(
+            Surroundings(core=central, host=config.host, port=config.port, probes=probes, registry=registry)
+        )
+        await adapter.start()
+        host, port = adapter.address
+        names = ", ".join(central.queue_names)
+        _log.info("central agent %s serves queues %s on http://%s:%d", config.name, names, host, port)
+        async with _watched_loop(registry), asyncio.TaskGroup() as group:
+            background = [group.create_task(observer.run()), group.create_task(duties.run())]
+            await signals.stop.wait()
+            central.drain()
+            if config.leader.type == "lease":  # alone means that no Service is in front
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LINGER_SECONDS):
+                        await signals.hurry.wait()
+            await adapter.stop(grace_seconds=0 if signals.hurry.is_set() else _REQUEST_GRACE_SECONDS)
+            await end(*background)
+
+
+@contextlib.asynccontextmanager
+async def _open(config: QueueConfig, url: str) -> AsyncIterator[TaskQueue]:
+    queue = open_queue(config, url=url)
+    try:
+        yield queue
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await queue.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _elector(config: CentralAgentConfig, *, instance: str) -> "AsyncIterator[Elector]":
+    """A candidate for leadership, which it hands over at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        elector: Elector
+        if config.leader.type == "lease":
+            from kubernetes.aio.config import ConfigException
+
+            from agent_runtime.leader import LeaseElector, connect
+
+            try:
+                client = await connect()
+            except ConfigException as error:
+                raise RuntimeConfigError(f"leader election by Lease needs a way to the API server: {error}") from error
+            stack.push_async_callback(client.close)
+            elector = LeaseElector(
+                client=client,
+                identity=instance,
+                namespace=config.namespace,
+                name=config.leader.lease_name,
+                duration_seconds=config.leader.lease_duration_seconds,
+                create=False,  # the operator does, so that the Lease goes when the CentralAgent goes
+            )
+        else:
+            from agent_runtime.leader.alone import AloneElector
+
+            elector = AloneElector(identity=instance)
+        await elector.start()
+        stack.push_async_callback(elector.stop)
+        yield elector
+
+
+@contextlib.asynccontextmanager
+async def _watched_loop(registry: CollectorRegistry) -> AsyncIterator[None]:
+    watch = asyncio.create_task(LoopWatch(LoopMetrics(registry)).run(), name="loop-watch")
+    try:
+        yield
+    finally:
+        await end(watch)
+
+
+def _variable(environ: Mapping[str, str], name: str, meaning: str) -> str:
+    value = environ.get(name)
+    if not value:
+        raise RuntimeConfigError(f"the environment variable {name} is not set: it must be {meaning}")
+    return value
+
+
+def _queue_url(environ: Mapping[str, str], queue: QueueConfig) -> str:
+    return _variable(environ, queue.url_env, f"the Redis URL of queue {queue.name}")
+
+
+def _report(error: PermanentError, environ: Mapping[str, str]) -> None:
+    """One log line, and the same for the operator."""
+    if not logging.getLogger().handlers:
+        logs.configure({})  # what is wrong is the configuration of the logs
+    reason = next((_REASONS[kind] for kind in type(error).__mro__ if kind in _REASONS), Reason.RUNTIME_CONFIG_INVALID)
+    message = str(error)
+    _log.error("cannot start: %s", message, extra={"reason": reason.value})
+    path = environ.get(TERMINATION_LOG_ENV)
+    if path:
+        try:
+            text = json.dumps({"reason": reason.value, "message": message[:_TERMINATION_LIMIT]})
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as trouble:
+            _log.warning("cannot write the termination log %s: %s", path, trouble)

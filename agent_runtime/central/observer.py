@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at the queues every few seconds: for the metrics, and to know whether they answer."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from agent_runtime.central.core import Central, ServedQueue
+from agent_runtime.telemetry.probes import Report
+from kubeagents_api.errors import QueueUnavailableError
+from kubeagents_api.task import InstanceInfo, QueueStats
+
+_LOOK_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 1.0
+"""While a queue does not answer."""
+_STUCK_SECONDS = 60.0
+"""Without any look at any queue for this long, only a restart helps: a look takes some seconds at most."""
+
+
+class Observer:
+    """One look after the other at each queue, each queue for itself, so that a broken one delays no other."""
+
+    def __init__(
+        self,
+        central: Central,
+        queues: Sequence[ServedQueue],
+        *,
+        agent_timeout_seconds: float,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._central = central
+        self._queues = queues
+        self._agent_timeout_seconds = agent_timeout_seconds
+        self._looked_at = time.monotonic()
+        self._seen: dict[str, set[str]] = {served.config.name: set() for served in queues}
+        """The agents that the metrics show, by queue."""
+        self._tasks = Gauge(
+            "kubeagents_queue_tasks", "Tasks in the queue by state.", ["queue", "state"], registry=registry
+        )
+        self._oldest = Gauge(
+            "kubeagents_queue_oldest_task_seconds",
+            "Age of the oldest task that waits for a worker; 0 if none waits.",
+            ["queue"],
+            registry=registry,
+        )
+        self._agents = Gauge(
+            "kubeagents_agent_instances", "Agent processes by health.", ["queue", "agent", "health"], registry=registry
+        )
+        self._looks = Counter(
+            "kubeagents_central_looks_total", "Looks at the queues that were answered.", ["queue"], registry=registry
+        )
+        waits = Gauge("kubeagents_central_waits", "Calls that wait for results.", registry=registry)
+        waits.set_function(lambda: central.waiting)
+
+    def live(self) -> Report:
+        """Whether this object still looks."""
+        still = time.monotonic() - self._looked_at
+        stuck = still > _STUCK_SECONDS
+        return Report(not stuck, {"observer": f"has not looked for {still:.0f} s" if stuck else "ok"})
+
+    def ready(self) -> Report:
+        """Ready while at least one queue answers; see the package's docstring. Names the others all the same."""
+        troubles = {f"queue {served.config.name}": served.link.trouble for served in self._queues}
+        checks = {name: trouble or "ok" for name, trouble in troubles.items()}
+        draining = self._central.draining
+        checks["draining"] = "the process is stopping" if draining else "ok"
+        return Report(not draining and not all(troubles.values()), checks)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for served in self._queues:
+                group.create_task(self._watch(served), name=f"observe {served.config.name}")
+
+    async def _watch(self, served: ServedQueue) -> None:
+        while True:
+            try:
+                stats = await served.ask(served.queue.stats())
+                instances = await served.ask(served.queue.instances(timeout_seconds=self._agent_timeout_seconds))
+            except QueueUnavailableError:  # `ask` has noted it
+                pause = _LOOK_AGAIN_SECONDS
+            else:
+                self._show(stats, instances)
+                pause = _LOOK_SECONDS
+            self._looked_at = time.monotonic()
+            await asyncio.sleep(pause)
+
+    def _show(self, stats: QueueStats, instances: Sequence[InstanceInfo]) -> None:
+        queue = stats.queue
+        for state in ("queued", "running", "scheduled", "dead"):
+            self._tasks.labels(queue, state).set(getattr(stats, state))
+        age = time.time() - stats.oldest_at.timestamp() if stats.oldest_at is not None else 0.0
+        self._oldest.labels(queue).set(max(0.0, age))
+        agents = {instance.agent for instance in instances}
+        for gone in self._seen[queue] - agents:
+            self._agents.remove(queue, gone, "healthy")
+            self._agents.remove(queue, gone, "silent")
+        self._seen[queue] = agents
+        for agent in agents:
+            healthy = [found.healthy for found in instances if found.agent == agent]
+            self._agents.labels(queue, agent, "healthy").set(healthy.count(True))
+            self._agents.labels(queue, agent, "silent").set(healthy.count(False))
+        self._looks.labels(queue).inc()

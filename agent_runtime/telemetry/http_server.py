@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""uvicorn inside the caller's event loop: the caller owns the signals, the socket and the end.
+
+Limits that uvicorn lacks are set here: a request head over 64 KiB, like anything that is no HTTP, is answered with 400
+and an ErrorBody.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from kubeagents_api.errors import RuntimeConfigError
+from kubeagents_api.task import ErrorBody
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+_HEAD_LIMIT_BYTES = 65536
+
+
+def error_body(message: str, *, code: str, details: dict[str, Any] | None = None) -> bytes:
+    """An ErrorBody as JSON."""
+    body = ErrorBody(error=message, code=code, timestamp=datetime.now(UTC), details=details or {})
+    return body.model_dump_json(by_alias=True).encode()
+
+
+async def respond(
+    send: Send, status: int, body: bytes, *, content_type: bytes = b"application/json", headers: Headers = ()
+) -> None:
+    """Send a whole response."""
+    length = str(len(body)).encode()
+    head = [(b"content-type", content_type), (b"content-length", length), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+class HttpServer:
+    """Serves an ASGI application on one socket from `start` to `stop`."""
+
+    def __init__(self, app: AsgiApp, *, host: str, port: int) -> None:
+        self._app = app
+        self._host = host
+        self._port = port
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
+        return self._host, self._port
+
+    async def start(self) -> None:
+        """Listen. Raises RuntimeConfigError if the address cannot be had."""
+        listener = self._listen()
+        self._port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            self._app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http-server")
+        await self._server.listening.wait()
+
+    async def stop(self, *, grace_seconds: float) -> None:
+        """Stop listening, let running requests end within the grace, then cut them."""
+        if self._server is None or self._serving is None:
+            return
+        self._server.config.timeout_graceful_shutdown = max(1, int(grace_seconds))
+        self._server.should_exit = True
+        await self._serving
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self._host, self._port))
+        except OSError as error:
+            listener.close()
+            raise RuntimeConfigError(
+                f"cannot listen on {self._host}:{self._port}: {error.strerror}; free the port or configure another"
+            ) from error
+        listener.setblocking(False)
+        return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, and with an event instead of a flag."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP/1.1 with a bounded request head and our form of errors."""
+
+    head_bytes = 0
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self.head_bytes += size
+        if self.head_bytes > _HEAD_LIMIT_BYTES:
+            raise ValueError("the head of the request is too large")  # httptools makes a parser error of it
+
+    def send_400_response(self, msg: str) -> None:
+        body = error_body(
+            f"this is no valid HTTP/1.1 request, or its head is over {_HEAD_LIMIT_BYTES} bytes", code="INVALID_HTTP"
+        )
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"connection: close\r\n\r\n%b" % (len(body), body)
+        )
+        self.transport.close()

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an Agent's process does: claim tasks, run the handler, record how it ended.
+
+    queue ──claim──► Slots: one asyncio task per claim ──outcome──► Settlement ──settle──► queue
+                       ▲                                                 │
+                Leases: extend every third of a lease         one call at a time, with
+                Heart: beat every heartbeatSeconds            all that has ended meanwhile
+
+Guarantees
+- Never more than `concurrency` tasks are held: nothing is claimed ahead, so a slow process does not hoard work.
+- Claiming and settling overlap, and both travel in batches. Under light load an outcome leaves at once; under heavy
+  load batches grow by themselves to what ended during the last round trip.
+- Every claim ends in exactly one of: settled, given back (drain), dropped because somebody else has it now (logged).
+
+How an attempt ends
+    returns JSON                        succeeded
+    returns something else, or too much failed for good: RESULT_NOT_JSON, RESULT_TOO_LARGE
+    raises PermanentError               failed for good, with the error's code
+    raises TemporaryError(delay=…)      failed; next attempt after the delay
+    takes longer than its timeout       cancelled, failed: TIMEOUT
+    raises anything else                failed: FAILED, `ClassName: text`; the traceback goes to the log
+    lease lost                          cancelled, outcome dropped
+    the process drains                  cancelled at the end of drainSeconds, given back; the attempt does not count
+
+When Redis does not answer, running handlers go on. Their outcomes are kept and offered again until Redis answers; the
+queue decides by the attempt's token whether they still count. New claims wait, so at most `concurrency` outcomes are
+kept. After a drain that cannot reach Redis the tasks run again elsewhere once their leases are over.
+
+A handler that blocks the event loop blocks all of this; `telemetry.loop_watch` says so and where. A handler that
+ignores its cancellation keeps its slot, but its lease is not renewed any more, so that its task can run elsewhere.
+"""
+
+from agent_runtime.worker.consumer import Consumer
+
+__all__ = ["Consumer"]

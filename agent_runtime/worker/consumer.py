@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of an Agent: puts slots, settlement, leases and heart together, and ends them in order."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from prometheus_client import CollectorRegistry
+
+from agent_runtime.agent import Handler
+from agent_runtime.cancellation import end
+from agent_runtime.queue.base import Beat, Claim, TaskQueue, Worker
+from agent_runtime.telemetry.link import Link
+from agent_runtime.telemetry.metrics import RUNTIME_VERSION
+from agent_runtime.telemetry.probes import Report, all_of
+from agent_runtime.worker.backoff import Backoff
+from agent_runtime.worker.heart import Heart
+from agent_runtime.worker.leases import Leases
+from agent_runtime.worker.metrics import WorkerMetrics
+from agent_runtime.worker.settlement import Settlement
+from agent_runtime.worker.slots import CANCEL_GRACE_SECONDS, Slots, Stop
+from kubeagents_api.errors import QueueUnavailableError
+from kubeagents_api.runtime_config import AgentConfig
+
+_log = logging.getLogger(__name__)
+
+CLAIM_WAIT_SECONDS = 5.0
+"""How long one claim waits for work."""
+_CLAIM_BATCH = 256
+_CLAIM_STALE_SECONDS = 15.0
+"""A claim that has not come back after this long is a sign of trouble: it waits for 5 s at most."""
+_STUCK_SECONDS = 60.0
+"""Without any turn of the claim loop for this long, only a restart helps."""
+LAST_WORDS_SECONDS = 5.0
+"""At the end of a drain: time to record, give back and sign off."""
+
+
+class Consumer:
+    """Takes tasks from a queue and runs the handler on them, until it is told to stop."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        instance: str,
+        handler: Handler,
+        queue: TaskQueue,
+        link: Link,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._config = config
+        self._worker = Worker(agent=config.name, instance=instance)
+        self._queue = queue
+        self._link = link
+        self._metrics = WorkerMetrics(registry)
+        self._started_at_ms = int(time.time() * 1000)
+        self._draining = asyncio.Event()
+        self._turned_at = monotonic()
+        """When the claim loop last made a turn."""
+        self._claiming = False
+        """The last claim came back."""
+        self._claimed_at = monotonic()
+        """When a claim last came back, or all slots were last taken."""
+        self._room = asyncio.Event()
+        self._settlement = Settlement(queue, link=link, metrics=self._metrics, on_room=self._room.set)
+        self._slots = Slots(
+            concurrency=config.concurrency,
+            handler=handler,
+            worker=self._worker,
+            queue_name=config.queue.name,
+            max_result_bytes=config.queue.max_payload_bytes,
+            metrics=self._metrics,
+            on_outcome=self._settlement.add,
+            on_room=self._room.set,
+        )
+        self._leases = Leases(queue, slots=self._slots, link=link, lease_seconds=config.queue.lease_seconds)
+        self._heart = Heart(queue, beat=self._beat, seconds=config.heartbeat_seconds, link=link)
+
+    def live(self) -> Report:
+        """Whether the claim loop makes turns; it does at least every 5 s, whatever Redis and the handlers do."""
+        still = monotonic() - self._turned_at
+        stuck = not self._draining.is_set() and still > _STUCK_SECONDS
+        return all_of({"claiming": f"the claim loop has not moved for {still:.0f} s" if stuck else None})
+
+    def ready(self) -> Report:
+        """Whether tasks are really being taken."""
+        return all_of(
+            {
+                "handler": None,  # this object exists, so it is loaded
+                "queue": self._link.trouble,
+                "claiming": self._claim_trouble(),
+                "heartbeat": self._heart.trouble,
+                "draining": "the process is stopping and takes no new tasks" if self._draining.is_set() else None,
+            }
+        )
+
+    async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+        """Work until `stop`, then drain; `hurry` cuts the drain short. Whatever breaks in here is raised."""
+        async with asyncio.TaskGroup() as group:
+            claiming = group.create_task(self._claim(), name="claim")
+            beating = group.create_task(self._heart.run(), name="heart")
+            background = [
+                group.create_task(self._settlement.run(), name="settle"),
+                group.create_task(self._leases.run(), name="leases"),
+                group.create_task(self._crash(), name="crash"),
+            ]
+            await stop.wait()
+            self._draining.set()
+            self._heart.beat_now()
+            await end(claiming)
+            await self._finish(hurry)
+            await end(beating)  # or a late beat would bring back what `leave` forgets
+            await self._sign_off()
+            await end(*background)
+
+    async def _claim(self) -> None:
+        backoff = Backoff()
+        while not self._draining.is_set():
+            self._turned_at = monotonic()
+            if self._full():
+                self._room.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CLAIM_WAIT_SECONDS):
+                        await self._room.wait()
+                self._claimed_at = monotonic()
+                continue
+            limit = min(self._slots.free, _CLAIM_BATCH)
+            # The first claim does not wait for work, so that it is known at once whether claiming works.
+            wait = CLAIM_WAIT_SECONDS if self._claiming else 0.0
+            try:
+                claims = await self._queue.claim(self._worker, limit=limit, wait_seconds=wait)
+            except QueueUnavailableError as error:
+                self._link.failed(error)
+                self._claiming = False
+                await asyncio.sleep(backoff.pause())
+                continue
+            self._link.answered()
+            backoff.reset()
+            self._claiming = True
+            self._claimed_at = monotonic()
+            if claims and self._draining.is_set():  # the cancellation came too late to stop the claim
+                self._slots.given_back += claims
+            elif claims:
+                self._slots.begin(claims)
+                await asyncio.sleep(0)  # let them begin: what does nothing is over by then, and its slot free
+
+    def _full(self) -> bool:
+        # Outcomes that Redis has not taken yet count too, or an outage of settling alone would pile them up.
+        return self._slots.free <= 0 or self._settlement.pending > self._config.concurrency
+
+    def _claim_trouble(self) -> str | None:
+        if not self._claiming:
+            return "no claim has come back yet"
+        silent = monotonic() - self._claimed_at
+        if self._slots.free > 0 and silent > _CLAIM_STALE_SECONDS:
+            return f"no claim has come back for {silent:.0f} s"
+        return None
+
+    async def _crash(self) -> None:
+        await self._slots.crashed
+
+    async def _finish(self, hurry: asyncio.Event) -> None:
+        """Let what runs come to its end, and cancel what does not."""
+        seconds = self._config.drain_seconds
+        if self._slots.running:
+            _log.info("stopping: %d tasks run, they have %d s to finish", self._slots.running, seconds)
+            await _first_of(self._slots.all_ended(), hurry.wait(), timeout=seconds)
+        for attempt in self._slots.attempts():
+            self._slots.stop(attempt.claim, Stop.DRAIN)
+        await _first_of(self._slots.all_ended(), timeout=CANCEL_GRACE_SECONDS)
+
+    async def _sign_off(self) -> None:
+        """Record what ended, give back what did not, and leave the registry."""
+        # Handlers that ignore their cancellation die with the process, so their tasks go back, too.
+        unfinished = [*self._slots.given_back, *(attempt.claim for attempt in self._slots.attempts())]
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._settlement.flushed()
+                if unfinished:
+                    await self._insist(lambda: self._release(unfinished))
+                await self._insist(lambda: self._queue.leave(self._worker))
+        except TimeoutError:
+            left = [*self._settlement.pending_ids(), *(claim.id for claim in unfinished)]
+            _log.error(
+                "stopped without the queue (%s); tasks that run again elsewhere once their leases are over: %s",
+                self._link.trouble,
+                ", ".join(left) or "none",
+            )
+
+    async def _release(self, claims: list[Claim]) -> None:
+        await self._queue.release(claims)
+        self._metrics.released.inc(len(claims))
+        _log.info("gave back %d unfinished tasks", len(claims))
+        claims.clear()
+
+    async def _insist(self, call: Callable[[], Awaitable[None]]) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                return await call()
+            except QueueUnavailableError as error:
+                self._link.failed(error)
+                await asyncio.sleep(backoff.pause())
+
+    def _beat(self) -> Beat:
+        return Beat(
+            worker=self._worker,
+            version=RUNTIME_VERSION,
+            concurrency=self._config.concurrency,
+            running=self._slots.running,
+            draining=self._draining.is_set(),
+            started_at_ms=self._started_at_ms,
+        )
+
+
+async def _first_of(*waits: Awaitable[object], timeout: float) -> None:
+    """Until one of them is over, or the time is."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
