@@ -9,7 +9,6 @@ PYTHON3 ?= python3
 UV_VERSION := 0.13.8
 UV := .venv-uv/bin/uv
 PYTHON := .venv/bin/python
-EXAMPLE ?= examples/01-quickstart
 CRD_FOLDERS := crds helm/kubeagents/crds
 
 # uv trusts the machine's certificate store, as pip and curl do.
@@ -28,7 +27,7 @@ setup: .venv/.ready ## Make .venv with the locked dependencies (about 20 s the f
 
 .PHONY: demo
 demo: setup ## Run the quickstart on this machine, submit real tasks, leave it running until Ctrl-C
-	@$(PYTHON) -m agent_runtime.cli.main demo $(EXAMPLE)
+	@$(PYTHON) -m agent_runtime.cli.main dev examples/01-quickstart --quiet --keep-running -- $(PYTHON) examples/01-quickstart/demo.py
 
 ##@ Development
 

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP API of a CentralAgent, as the commands use it.
+
+Answers stay dictionaries: a newer server may say more than this version knows, and `-o json` must show it all.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from agent_runtime.cli.errors import CliError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from agent_runtime.cli.server import Server
+
+Json = dict[str, Any]
+
+BATCH_TASKS = 1000
+"""Tasks in one request, at most; a batch is queued atomically, and progress shows between batches."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes of JSON in one request, at most, unless a single task is larger."""
+_CONNECT_SECONDS = 10.0
+_ANSWER_SECONDS = 30.0
+_FINAL = frozenset({"succeeded", "failed", "dead"})
+
+
+def is_final(task: Json) -> bool:
+    """Whether the task will never change again."""
+    return task.get("state") in _FINAL
+
+
+class Api:
+    """A connection to one CentralAgent. Every method raises CliError with what to do when it does not work."""
+
+    def __init__(self, server: "Server") -> None:
+        import httpx
+
+        self.server = server
+        try:
+            self._http = httpx.Client(
+                base_url=server.url.rstrip("/") + "/",
+                timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
+                **server.connection,
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise CliError(f"{server.url!r} ({server.source}) is not a URL: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def submit(self, task: Json) -> Json:
+        """Queue one task; the answer has its id, queue and state."""
+        return self._object("POST", "v1/tasks", body=task)
+
+    def submit_batch(self, tasks: Sequence[Json]) -> Json:
+        """Queue tasks, all or none; the answer has their ids and the queue."""
+        return self._object("POST", "v1/tasks/batch", body={"tasks": list(tasks)})
+
+    def task(self, queue: str, task_id: str) -> Json:
+        """A task and all that is known about it."""
+        return self._object("GET", f"v1/queues/{_quoted(queue)}/tasks/{_quoted(task_id)}")
+
+    def wait(self, queue: str, task_ids: Sequence[str], *, seconds: float) -> list[Json]:
+        """Those of the tasks that are final once all are, or once `seconds` are over."""
+        answer = self._object(
+            "POST",
+            f"v1/queues/{_quoted(queue)}/results",
+            body={"ids": list(task_ids), "timeoutSeconds": seconds},
+            extra_seconds=seconds,
+        )
+        return [task for task in answer["tasks"] if is_final(task)]
+
+    def queues(self) -> list[Json]:
+        """Figures of every queue, the default one first."""
+        return self._list("v1/queues")
+
+    def queue(self, name: str) -> Json:
+        """Figures of one queue."""
+        return self._object("GET", f"v1/queues/{_quoted(name)}")
+
+    def dead(self, queue: str, *, limit: int) -> list[Json]:
+        """Dead tasks of a queue, newest first."""
+        return self._list(f"v1/queues/{_quoted(queue)}/dead?limit={limit}")
+
+    def agents(self) -> list[Json]:
+        """Every known process of every agent."""
+        return self._list("v1/agents")
+
+    def version(self) -> str:
+        """Version of the server."""
+        return str(self._object("GET", "openapi.json")["info"]["version"])
+
+    def default_queue(self) -> str:
+        """The queue that a task without one goes to: the server's first."""
+        queues = self.queues()
+        if not queues:
+            raise CliError(f"{self.server.describe()} serves no queue")
+        return str(queues[0]["queue"])
+
+    def _object(self, method: str, path: str, *, body: Json | None = None, extra_seconds: float = 0.0) -> Json:
+        answer = self._request(method, path, body=body, extra_seconds=extra_seconds)
+        if not isinstance(answer, dict):
+            raise self._not_ours(f"{method} {path} answered with JSON that is not an object")
+        return answer
+
+    def _list(self, path: str) -> list[Json]:
+        answer = self._request("GET", path)
+        if not isinstance(answer, list):
+            raise self._not_ours(f"GET {path} answered with JSON that is no list")
+        return answer
+
+    def _request(self, method: str, path: str, *, body: Json | None = None, extra_seconds: float = 0.0) -> Any:
+        import httpx
+
+        try:
+            response = self._http.request(
+                method,
+                path,
+                json=body,
+                timeout=httpx.Timeout(_ANSWER_SECONDS + extra_seconds, connect=_CONNECT_SECONDS),
+            )
+        except httpx.ConnectError as error:
+            raise CliError(f"cannot reach {self.server.describe()}: {_cause(error)}\n{self.server.advice}") from error
+        except httpx.TimeoutException as error:
+            raise CliError(
+                f"{self.server.describe()} did not answer within {_ANSWER_SECONDS + extra_seconds:g} s; "
+                f"`{method} {path}` may or may not have been done"
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise CliError(f"talking to {self.server.describe()} failed: {_cause(error)}") from error
+        if response.is_success:
+            try:
+                return response.json()
+            except ValueError:
+                raise self._not_ours(f"{method} {path} answered with something that is not JSON") from None
+        raise CliError(self._refusal(method, path, response))
+
+    def _refusal(self, method: str, path: str, response: "httpx.Response") -> str:
+        """What a 4xx or 5xx means: our API's ErrorBody, or the Kubernetes API server's Status."""
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if isinstance(body, dict) and isinstance(body.get("error"), str):
+            return str(body["error"])
+        if isinstance(body, dict) and body.get("kind") == "Status":
+            text = f"the Kubernetes API server answered {response.status_code}: {body.get('message') or 'no message'}"
+            return f"{text}\n{self.server.advice}" if response.status_code in (403, 404, 503) else text
+        return str(self._not_ours(f"{method} {path} answered {response.status_code}"))
+
+    def _not_ours(self, what: str) -> CliError:
+        return CliError(f"{self.server.describe()} does not look like a CentralAgent: {what}\n{self.server.advice}")
+
+
+def batches(tasks: Sequence[Json]) -> Iterator[list[Json]]:
+    """The tasks, cut so that each request stays within BATCH_TASKS and BATCH_BYTES."""
+    batch: list[Json] = []
+    size = 0
+    for task in tasks:
+        length = len(json.dumps(task))
+        if batch and (len(batch) >= BATCH_TASKS or size + length > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(task)
+        size += length
+    if batch:
+        yield batch
+
+
+def _quoted(segment: str) -> str:
+    """A path segment that can hold whatever the user typed."""
+    from urllib.parse import quote
+
+    return quote(segment, safe="")
+
+
+def _cause(error: BaseException) -> str:
+    return str(error) or type(error).__name__

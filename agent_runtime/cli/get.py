@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Show agents, queues, tasks and dead tasks."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from agent_runtime.cli import options
+from agent_runtime.cli.errors import CliError
+from agent_runtime.cli.options import Format, Target
+
+_Name = Annotated[
+    str | None, typer.Argument(metavar="NAME", help="Show only this one. [dim]Default: all.", show_default=False)
+]
+
+
+def agents(
+    name: _Name = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", "-q", metavar="NAME", help="Only agents of this queue.")
+    ] = None,
+    output: options.Output = Format.TABLE,
+    server: options.ServerUrl = None,
+    namespace: options.Namespace = None,
+    central: options.Central = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+) -> None:
+    """Show the running instances of agents, as their heartbeats describe them.
+
+    An instance is one process of an agent: a pod, or a local process of `dev`. RUNNING is tasks now / at most.
+
+    Examples:
+
+        {prog} get agents
+        {prog} get agents echo -o json
+    """
+    from agent_runtime.cli.output import Column, age, show_list
+
+    rows = _read(Target(server, namespace, central, context, kubeconfig), lambda api: api.agents())
+    rows = [row for row in rows if name in (None, row["agent"]) and queue in (None, row["queue"])]
+    if name is not None and not rows:
+        raise CliError(f'no instance of an agent "{name}" is known' + (f' on queue "{queue}"' if queue else ""))
+    columns = (
+        Column("AGENT", lambda r: r["agent"]),
+        Column("INSTANCE", lambda r: r["instance"]),
+        Column("QUEUE", lambda r: r["queue"]),
+        Column("HEALTHY", lambda r: "yes" if r["healthy"] else "no"),
+        Column("RUNNING", lambda r: f"{r['running']}/{r['concurrency']}", right=True),
+        Column("DRAINING", lambda r: "yes" if r.get("draining") else "no"),
+        Column("BEAT", lambda r: age(r["lastBeatAt"]), right=True),
+        Column("AGE", lambda r: age(r["startedAt"]), right=True),
+        Column("VERSION", lambda r: r["version"], flexible=True),
+    )
+    show_list(rows, columns, output=output, empty="no agents are running")
+
+
+def queues(
+    name: _Name = None,
+    output: options.Output = Format.TABLE,
+    server: options.ServerUrl = None,
+    namespace: options.Namespace = None,
+    central: options.Central = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+) -> None:
+    """Show queues: what waits, what runs, what is done.
+
+    SCHEDULED tasks wait for their next attempt; DEAD ones have used up their attempts; FAILED counts the dead, too.
+
+    Examples:
+
+        {prog} get queues
+        {prog} get queue tasks -o yaml
+    """
+    from agent_runtime.cli.output import Column, age, show_list
+
+    rows = _read(
+        Target(server, namespace, central, context, kubeconfig),
+        lambda api: api.queues() if name is None else [api.queue(name)],
+    )
+    columns = (
+        Column("QUEUE", lambda r: r["queue"]),
+        Column("QUEUED", lambda r: r["queued"], right=True),
+        Column("RUNNING", lambda r: r["running"], right=True),
+        Column("SCHEDULED", lambda r: r["scheduled"], right=True),
+        Column("DEAD", lambda r: r["dead"], right=True),
+        Column("SUCCEEDED", lambda r: r["succeededTotal"], right=True),
+        Column("FAILED", lambda r: r["failedTotal"], right=True),
+        Column("OLDEST", lambda r: age(r.get("oldestAt")), right=True),
+    )
+    show_list(rows, columns, output=output, empty="there are no queues")
+
+
+def task(
+    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The tasks.", show_default=False)],
+    queue: options.Queue = None,
+    output: options.Output = Format.TABLE,
+    server: options.ServerUrl = None,
+    namespace: options.Namespace = None,
+    central: options.Central = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+) -> None:
+    """Show tasks and all that is known about them.
+
+    Exits 0 whatever their state is; `result` tells by its exit code.
+
+    Example:
+
+        {prog} get task 0199f3a2
+    """
+    from agent_runtime.cli.output import show_list, show_task, task_columns
+
+    def read(api: Any) -> list[dict[str, Any]]:
+        name = queue or api.default_queue()
+        return [api.task(name, task_id) for task_id in task_ids]
+
+    rows = _read(Target(server, namespace, central, context, kubeconfig), read)
+    if len(rows) == 1:
+        show_task(rows[0], output=output)
+    else:
+        show_list(rows, task_columns(), output=output, empty="no tasks")
+
+
+def dead(
+    queue: options.Queue = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How many, at most.")] = 100,
+    output: options.Output = Format.TABLE,
+    server: options.ServerUrl = None,
+    namespace: options.Namespace = None,
+    central: options.Central = None,
+    context: options.Context = None,
+    kubeconfig: options.Kubeconfig = None,
+) -> None:
+    """Show dead tasks, newest first: their attempts are used up, and they are kept for inspection.
+
+    `get task ID` has every failed attempt; `logs AGENT` has what the agent printed.
+
+    Example:
+
+        {prog} get dead --queue tasks
+    """
+    from agent_runtime.cli.output import Column, age, outcome, show_list
+
+    rows = _read(
+        Target(server, namespace, central, context, kubeconfig),
+        lambda api: api.dead(queue or api.default_queue(), limit=limit),
+    )
+    columns = (
+        Column("ID", lambda r: r["id"]),
+        Column("AGENT", lambda r: r.get("agent")),
+        Column("ATTEMPTS", lambda r: f"{r['attempts']}/{r['maxAttempts']}", right=True),
+        Column("DIED", lambda r: age(r.get("finishedAt")), right=True),
+        Column("LAST FAILURE", outcome, flexible=True),
+    )
+    show_list(rows, columns, output=output, empty="there are no dead tasks")
+
+
+def _read(target: Target, read: Callable[[Any], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    from agent_runtime.cli.api import Api
+    from agent_runtime.cli.server import find_server
+
+    with Api(find_server(target)) as api:
+        return read(api)
+
+
+COMMANDS: tuple[tuple[tuple[str, ...], Callable[..., None]], ...] = (
+    (("agents", "agent"), agents),
+    (("queues", "queue"), queues),
+    (("task", "tasks"), task),
+    (("dead",), dead),
+)
+"""What can be shown, with the other names that people type."""

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, declared once so that they read and behave the same everywhere."""
+
+import os
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SERVER_ENV = "KUBEAGENTS_SERVER"
+
+_WHERE = "Which server"
+
+
+class Format(StrEnum):
+    """How a command prints what it read."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to print: a table for people, or all of it.")]
+ServerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help=f"URL of a CentralAgent's HTTP API. [dim]Default: ${SERVER_ENV}, a running `dev`, or the kubeconfig.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        help="Namespace of the CentralAgent. [dim]Default: the context's.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Central = Annotated[
+    str | None,
+    typer.Option("--central", metavar="NAME", help="The CentralAgent, if there are several.", rich_help_panel=_WHERE),
+]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="NAME", help="Context of the kubeconfig to use.", rich_help_panel=_WHERE),
+]
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--kubeconfig",
+        metavar="FILE",
+        help="The kubeconfig. [dim]Default: $KUBECONFIG, else ~/.kube/config.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Queue = Annotated[
+    str | None, typer.Option("--queue", "-q", metavar="NAME", help="The TaskQueue. [dim]Default: the server's first.")
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the user said about the server."""
+
+    server: str | None = None
+    namespace: str | None = None
+    central: str | None = None
+    context: str | None = None
+    kubeconfig: Path | None = None
+
+    @property
+    def names_a_cluster(self) -> bool:
+        """Whether a cluster was asked for, so that nothing else must be taken instead."""
+        return self.context is not None or self.kubeconfig is not None
+
+
+def is_kubectl_plugin() -> bool:
+    """Whether this runs as `kubectl agents`."""
+    return Path(sys.argv[0]).name.startswith("kubectl-")
+
+
+def program_name() -> str:
+    """What the user typed to get here, for texts that tell them what to type next."""
+    return "kubectl agents" if is_kubectl_plugin() else "kubeagents"
+
+
+def server_from_environment() -> str | None:
+    """The URL in KUBEAGENTS_SERVER; an empty variable counts as unset."""
+    return os.environ.get(SERVER_ENV) or None

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which server a command talks to.
+
+    --server URL  >  $KUBEAGENTS_SERVER  >  a running `kubeagents dev`  >  the kubeconfig's context
+
+The first that is there is taken, and it is an error if it does not work: falling through to another system would be
+worse than failing. `--context` and `--kubeconfig` (and being called as `kubectl agents`) skip the local sessions;
+`--namespace` and `--central` choose among the CentralAgents of a place.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent_runtime.cli import session
+from agent_runtime.cli.errors import CliError
+from agent_runtime.cli.kubeconfig import Cluster, kubeconfig_path, load_cluster
+from agent_runtime.cli.options import SERVER_ENV, Target, is_kubectl_plugin, server_from_environment
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a CentralAgent's HTTP API is, how it was found, and what to do if it does not answer."""
+
+    url: str
+    source: str
+    advice: str
+    connection: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Arguments for the HTTP client: TLS and credentials."""
+
+    def describe(self) -> str:
+        """The server, for messages."""
+        return f"{self.url} (from {self.source})"
+
+
+def find_server(target: Target) -> Server:
+    """The CentralAgent that a command talks to. Raises CliError that says what was tried."""
+    if target.server is not None:
+        return _given(target.server, "--server")
+    if (url := server_from_environment()) is not None and not target.names_a_cluster:
+        return _given(url, SERVER_ENV)
+    tried = [f"neither --server nor {SERVER_ENV} is set"]
+    if not target.names_a_cluster and not is_kubectl_plugin():
+        local = _in_sessions(target, tried)
+        if local is not None:
+            return local
+    cluster = find_cluster(target)
+    if cluster is None:
+        tried.append("there is no kubeconfig")
+        raise CliError(
+            f"found no server: {'; '.join(tried)}.\nStart one with `kubeagents dev examples/01-quickstart`, or say "
+            "where it is with --server URL or a kubeconfig"
+        )
+    return _in_cluster(target, cluster)
+
+
+def find_cluster(target: Target) -> Cluster | None:
+    """The cluster of the kubeconfig; None if there is no kubeconfig. Raises CliError if it cannot be used."""
+    path = kubeconfig_path(target.kubeconfig)
+    return None if path is None else load_cluster(path, context=target.context)
+
+
+def _given(url: str, source: str) -> Server:
+    if not url.startswith(("http://", "https://")):
+        raise CliError(f"{source} {url!r} is not a URL: write for example http://127.0.0.1:8080")
+    return Server(url=url, source=source, advice="Check that a CentralAgent listens at this URL.")
+
+
+def _in_sessions(target: Target, tried: list[str]) -> Server | None:
+    sessions = session.running_sessions()
+    found = [
+        (running, central)
+        for running in sessions
+        for central in running.centrals
+        if target.namespace in (None, central.namespace) and target.central in (None, central.name)
+    ]
+    if not found:
+        tried.append(
+            "the running `kubeagents dev` has no such CentralAgent" if sessions else "no `kubeagents dev` runs"
+        )
+        return None
+    if len(found) > 1:
+        listed = "\n".join(f"  {c.namespace}/{c.name}  --server {c.url}  (pid {s.pid})" for s, c in found)
+        raise CliError(
+            f"several local CentralAgents run; choose one with --central, --namespace or --server:\n{listed}"
+        )
+    running, central = found[0]
+    return Server(
+        url=central.url,
+        source=f"the running `kubeagents dev`, pid {running.pid}",
+        advice="It may still be starting or already stopping: look at its terminal.",
+    )
+
+
+def _in_cluster(target: Target, cluster: Cluster) -> Server:
+    namespace = target.namespace or cluster.namespace
+    names = cluster.central_agents(namespace)
+    if target.central is not None:
+        if target.central not in names:
+            raise CliError(
+                f'there is no CentralAgent "{target.central}" in namespace "{namespace}" of the context '
+                f'"{cluster.context}"' + (f"; there is: {', '.join(names)}" if names else "")
+            )
+        names = [target.central]
+    if not names:
+        raise CliError(
+            f'there is no CentralAgent in namespace "{namespace}" of the context "{cluster.context}": '
+            "apply one, or choose another namespace with -n"
+        )
+    if len(names) > 1:
+        raise CliError(
+            f'namespace "{namespace}" has several CentralAgents ({", ".join(names)}): choose one with --central NAME'
+        )
+    return Server(
+        url=cluster.proxy_url(namespace, names[0]),
+        source=f'context "{cluster.context}", CentralAgent {namespace}/{names[0]}',
+        advice=f"See `kubectl describe centralagent {names[0]} -n {namespace}`; the user of the kubeconfig needs the "
+        "right to get and create services/proxy there.",
+        connection=cluster.connection,
+    )
