@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The children of a CentralAgent."""
+
+from dataclasses import dataclass
+
+from kubeagents_api import runtime_config
+from kubeagents_api.central_agent import CentralAgentSpec
+from kubeagents_api.task_queue import TaskQueueSpec
+from kubeagents_operator.desired import names, runtime
+from kubeagents_operator.desired.metadata import Manifest, Owner, manifest
+from kubeagents_operator.desired.runtime import Defaults, QueueAccess, RuntimePods
+
+_GRACE_SECONDS = 40
+"""Longer than the longest poll for a result that a client may have open (30 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CentralAgentInputs:
+    """A CentralAgent and all that its children depend on."""
+
+    owner: Owner
+    spec: CentralAgentSpec
+    queues: dict[str, TaskQueueSpec]
+    access: tuple[QueueAccess, ...]
+
+
+def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
+    """In the order in which they are written: what a pod needs comes before it."""
+    owner, spec = inputs.owner, inputs.spec
+    config = runtime_config.central_agent_config(
+        name=owner.key.name, namespace=owner.key.namespace, spec=spec, queues=inputs.queues, leader="lease"
+    )
+    pods = RuntimePods(
+        owner=owner,
+        name=names.central_agent(owner.key.name),
+        settings=spec,
+        replicas=spec.replicas,
+        config=runtime_config.render(config),
+        queues=inputs.access,
+        grace_seconds=_GRACE_SECONDS,
+        api_token=True,
+    )
+    return [
+        runtime.service_account(owner, pods.name),
+        _role(owner, pods.name),
+        _role_binding(owner, pods.name),
+        lease(owner),
+        runtime.config_map(pods),
+        runtime.service(owner, pods.name, port=spec.service.port, kind=spec.service.type),
+        runtime.deployment(pods, defaults),
+    ]
+
+
+def lease(owner: Owner) -> Manifest:
+    """The Lease that the pods compete for. Its spec belongs to whoever leads and is not touched."""
+    return manifest(owner, "coordination.k8s.io/v1", "Lease", runtime_config.lease_name(owner.key.name))
+
+
+def _role(owner: Owner, name: str) -> Manifest:
+    """The pods may do one thing: compete for their own Lease."""
+    rule = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [runtime_config.lease_name(owner.key.name)],
+        "verbs": ["get", "update", "patch"],
+    }
+    return manifest(owner, "rbac.authorization.k8s.io/v1", "Role", name, rules=[rule])
+
+
+def _role_binding(owner: Owner, name: str) -> Manifest:
+    return manifest(
+        owner,
+        "rbac.authorization.k8s.io/v1",
+        "RoleBinding",
+        name,
+        roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        subjects=[{"kind": "ServiceAccount", "name": name, "namespace": owner.key.namespace}],
+    )

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of children, and addresses that follow from them."""
+
+from kubeagents_api.labels import HTTP_PORT
+
+
+def agent(name: str) -> str:
+    """All children of an Agent."""
+    return f"{name}-agent"
+
+
+def central_agent(name: str) -> str:
+    """All children of a CentralAgent, its Lease excepted (`runtime_config.lease_name`)."""
+    return f"{name}-central"
+
+
+def redis(name: str) -> str:
+    """All children of a TaskQueue with a managed Redis."""
+    return f"{name}-redis"
+
+
+def url(service: str, namespace: str, port: int = HTTP_PORT) -> str:
+    """URL of a Service inside the cluster."""
+    return f"http://{service}.{namespace}.svc" + ("" if port == 80 else f":{port}")

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The children that Agent and CentralAgent share: configuration, identity, and the Deployment of runtime pods."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kubeagents_api.labels import CONFIG_ENV, HTTP_PORT, INSTANCE_ENV, TERMINATION_LOG_ENV
+from kubeagents_api.pod import PodSettings
+from kubeagents_operator.desired import pods
+from kubeagents_operator.desired.metadata import Manifest, Owner, manifest, selector
+from kubeagents_operator.fingerprint import digest
+
+CODE_PATH = "/agent/code"
+CONFIG_FOLDER = "/etc/kubeagents"
+CONFIG_FILE = "config.json"
+TERMINATION_LOG = "/dev/termination-log"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the operator's settings say where an object does not."""
+
+    runtime_image: str
+    redis_image: str
+    image_pull_policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAccess:
+    """How a pod gets the URL of one queue's Redis."""
+
+    variable: str
+    secret: str
+    key: str
+    digest: str
+    """Changes with the Secret's content."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimePods:
+    """Everything that makes the pods of an Agent or CentralAgent."""
+
+    owner: Owner
+    name: str
+    """Name of the children."""
+    settings: PodSettings
+    replicas: int
+    config: str
+    """The RuntimeConfig, as text."""
+    queues: tuple[QueueAccess, ...]
+    grace_seconds: int
+    """Between SIGTERM and SIGKILL."""
+    api_token: bool
+    """Whether the pods talk to the Kubernetes API."""
+    code: str | None = None
+    """ConfigMap with the user's Python files."""
+    code_digest: str = ""
+
+
+def config_map(runtime: RuntimePods) -> Manifest:
+    """The ConfigMap with the RuntimeConfig. It is updated in place; the hash on the pod template rolls the pods."""
+    return manifest(runtime.owner, "v1", "ConfigMap", runtime.name, data={CONFIG_FILE: runtime.config})
+
+
+def service_account(owner: Owner, name: str) -> Manifest:
+    """An identity of its own for each object. Pods that need the token say so themselves."""
+    return manifest(owner, "v1", "ServiceAccount", name, automountServiceAccountToken=False)
+
+
+def service(owner: Owner, name: str, *, port: int, kind: str = "ClusterIP") -> Manifest:
+    """The Service in front of the pods' HTTP port."""
+    ports = [{"name": "http", "port": port, "protocol": "TCP", "targetPort": "http"}]
+    return manifest(owner, "v1", "Service", name, spec={"type": kind, "selector": selector(owner), "ports": ports})
+
+
+def deployment(runtime: RuntimePods, defaults: Defaults) -> Manifest:
+    """The Deployment.
+
+    A rollout first starts new pods and then stops old ones, a quarter of them at a time: workers that drain for minutes
+    do not lower the throughput, and one that cannot start leaves all old ones at work.
+    """
+    return manifest(
+        runtime.owner,
+        "apps/v1",
+        "Deployment",
+        runtime.name,
+        spec={
+            "replicas": runtime.replicas,
+            "selector": {"matchLabels": selector(runtime.owner)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
+            "progressDeadlineSeconds": runtime.settings.progress_deadline_seconds,
+            "template": pods.template(runtime.owner, config_hash=_config_hash(runtime), spec=_pod(runtime, defaults)),
+        },
+    )
+
+
+def _config_hash(runtime: RuntimePods) -> str:
+    return digest([runtime.config, runtime.code_digest, *(queue.digest for queue in runtime.queues)])
+
+
+def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:
+    volumes: list[dict[str, Any]] = [
+        {"name": "config", "configMap": {"name": runtime.name}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - of the container, an emptyDir
+    ]
+    if runtime.code is not None:
+        volumes.append({"name": "code", "configMap": {"name": runtime.code}})
+        mounts.append({"name": "code", "mountPath": CODE_PATH, "readOnly": True})
+    settings = runtime.settings
+    container = {
+        "name": "runtime",
+        "image": settings.image or defaults.runtime_image,
+        "imagePullPolicy": settings.image_pull_policy or defaults.image_pull_policy,
+        "command": ["python", "-m", "agent_runtime"],
+        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "env": [
+            {"name": CONFIG_ENV, "value": f"{CONFIG_FOLDER}/{CONFIG_FILE}"},
+            {
+                "name": INSTANCE_ENV,
+                "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
+            },
+            {"name": TERMINATION_LOG_ENV, "value": TERMINATION_LOG},
+            *(pods.secret_variable(queue.variable, secret=queue.secret, key=queue.key) for queue in runtime.queues),
+            *pods.environment(settings),
+        ],
+        "volumeMounts": mounts,
+        "securityContext": pods.CONTAINER_SECURITY,
+        "terminationMessagePath": TERMINATION_LOG,
+        # For what ends without a message of the runtime: the traceback's last lines explain more than an exit code.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        # Importing a user's module may take minutes (large models); until then nothing else is probed.
+        "startupProbe": {**_probe("/healthz"), "periodSeconds": 1, "failureThreshold": 300},
+        "livenessProbe": {**_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 3},
+        "readinessProbe": {**_probe("/readyz"), "periodSeconds": 3, "failureThreshold": 2},
+        **pods.resources(settings.resources),
+    }
+    return {
+        "serviceAccountName": runtime.name,
+        "automountServiceAccountToken": runtime.api_token,
+        "securityContext": pods.POD_SECURITY,
+        "terminationGracePeriodSeconds": runtime.grace_seconds,
+        "containers": [container],
+        "volumes": volumes,
+        **settings.pod_fields(),
+    }
+
+
+def _probe(path: str) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5}

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kubernetes Events: what `kubectl describe` shows below a custom resource.
+
+They are for people, and best effort: posted in the background, so that no reconcile waits for them; aggregated, so that
+the same news again counts up instead of filling the list; and limited per object, so that one that flaps does not
+drown the others. What is left out is counted in a metric.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from kubeagents_api.errors import KubeagentsError
+from kubeagents_api.labels import API_VERSION, GROUP
+from kubeagents_operator.buckets import Buckets
+from kubeagents_operator.cluster import Cluster
+from kubeagents_operator.metrics import EventMetrics
+from kubeagents_operator.observed import Custom
+
+_log = logging.getLogger(__name__)
+
+_NOTE_LIMIT = 1000
+_BACKLOG = 1000
+_REMEMBERED = 4096
+_SAME_WITHIN = 600.0
+"""Seconds within which the same news is the same Event."""
+
+EventType = Literal["Normal", "Warning"]
+
+
+@dataclass(slots=True)
+class _Posted:
+    name: str
+    count: int
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    owner: Custom
+    type: EventType
+    reason: str
+    note: str
+    at: str
+
+
+class Recorder:
+    """Takes news about custom resources and posts them as Events while `run` runs."""
+
+    def __init__(self, cluster: Cluster, *, instance: str, metrics: EventMetrics) -> None:
+        self._cluster = cluster
+        self._instance = instance
+        self._metrics = metrics
+        self._clock = asyncio.get_running_loop().time
+        self._queue: asyncio.Queue[_News] = asyncio.Queue(_BACKLOG)
+        self._posted: OrderedDict[tuple[str, str, str], _Posted] = OrderedDict()
+        self._limits = Buckets(burst=10, refill_seconds=30.0)
+
+    def normal(self, owner: Custom, reason: str, note: str) -> None:
+        """Something went as it should."""
+        self._take(owner, "Normal", reason, note)
+
+    def warning(self, owner: Custom, reason: str, note: str) -> None:
+        """Something that people should know."""
+        self._take(owner, "Warning", reason, note)
+
+    async def run(self) -> None:
+        """Post until cancelled."""
+        while True:
+            news = await self._queue.get()
+            try:
+                await self._post(news)
+            except KubeagentsError as error:
+                self._posted.pop(_same(news), None)
+                self._metrics.dropped.labels("error").inc()
+                _log.warning("Event %s of %s was not posted: %s", news.reason, news.owner.key, error)
+
+    def _take(self, owner: Custom, type_: EventType, reason: str, note: str) -> None:
+        shown = note if len(note) <= _NOTE_LIMIT else note[: _NOTE_LIMIT - 1] + "…"
+        level = logging.INFO if type_ == "Normal" else logging.WARNING
+        _log.log(level, "%s: %s", owner.key, shown, extra={"object": str(owner.key), "reason": reason})
+        if self._limits.take(owner.uid) > 0:
+            self._metrics.dropped.labels("rate").inc()
+            return
+        try:
+            self._queue.put_nowait(_News(owner, type_, reason, shown, _micro_time()))
+        except asyncio.QueueFull:
+            self._metrics.dropped.labels("backlog").inc()
+
+    async def _post(self, news: _News) -> None:
+        same = _same(news)
+        posted = self._posted.get(same)
+        now = self._clock()
+        if posted is not None and now - posted.last < _SAME_WITHIN:
+            posted.count, posted.last = posted.count + 1, now
+            series = {"series": {"count": posted.count, "lastObservedTime": news.at}}
+            await self._cluster.patch_event(news.owner.key.namespace, posted.name, series)
+            return
+        event = self._event(news)
+        await self._cluster.create_event(event)
+        self._posted[same] = _Posted(event["metadata"]["name"], 1, now)
+        self._posted.move_to_end(same)
+        if len(self._posted) > _REMEMBERED:
+            self._posted.popitem(last=False)
+
+    def _event(self, news: _News) -> dict[str, Any]:
+        key = news.owner.key
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{key.name}.{uuid.uuid4().hex[:16]}", "namespace": key.namespace},
+            "eventTime": news.at,
+            "type": news.type,
+            "reason": news.reason,
+            "note": news.note,
+            "action": "Reconcile",
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": key.kind,
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": news.owner.uid,
+            },
+            "reportingController": f"{GROUP}/operator",
+            "reportingInstance": self._instance,
+        }
+
+
+def _same(news: _News) -> tuple[str, str, str]:
+    return news.owner.uid, news.reason, news.note
+
+
+def _micro_time() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

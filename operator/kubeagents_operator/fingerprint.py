@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does a live object still say what the operator wants it to say?
+
+Server-side apply records in `metadata.managedFields` which fields belong to which manager. A field that somebody else
+changes or removes is taken from our list by the API server. So the values of exactly the fields that are still ours,
+cut out of the live object, equal what we applied if and only if nobody has touched them:
+
+    fingerprint(cut_out(live)) == fingerprint(desired)
+
+The cache keeps the 16 bytes of the left side instead of the object, and a restarted operator, which remembers nothing,
+can tell without a write that nothing has to be done. Fields of others (an annotation, an injected sidecar, the
+defaults that the API server fills in) are not ours and do not count.
+
+What the API server stores differently from what was sent would look like a change by somebody: quantities, which
+`quantity` brings into the form it uses, and defaults inside of atomic structures, which the builders in `desired` spell
+out. Where something is rewritten nevertheless, as by a mutating webhook, `Children` settles for it after one write.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import orjson
+
+from kubeagents_api.labels import FIELD_MANAGER
+
+_QUANTITY = re.compile(r"^([+-]?[0-9.]+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|)$")
+_BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
+_FACTORS = {
+    **{suffix: Fraction(1024) ** power for power, suffix in enumerate(_BINARY)},
+    **{suffix: Fraction(1000) ** (power - 3) for power, suffix in enumerate(_DECIMAL)},
+}
+
+
+def fingerprint(value: Any) -> bytes:
+    """16 bytes that are equal for equal values. The order of keys and that of list items which are objects is
+    irrelevant: the API server merges such lists by key."""
+    return hashlib.blake2b(_canonical(value), digest_size=16).digest()
+
+
+def of_desired(manifest: Mapping[str, Any]) -> bytes:
+    """The fingerprint of an object as the operator applies it."""
+    body = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
+    body["metadata"] = {k: v for k, v in manifest["metadata"].items() if k not in ("name", "namespace")}
+    return fingerprint(body)
+
+
+def of_live(body: Mapping[str, Any]) -> bytes:
+    """The fingerprint of those fields of a live object that belong to the operator."""
+    return fingerprint(cut_out(body))
+
+
+def cut_out(body: Mapping[str, Any]) -> Any:
+    """The fields of a live object that the operator applied and that nobody has changed since."""
+    for entry in body["metadata"].get("managedFields") or ():
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply" and "subresource" not in entry:
+            return _cut(body, entry["fieldsV1"])
+    return {}
+
+
+def digest(texts: Iterable[str | bytes]) -> str:
+    """A short word that changes with the texts."""
+    hashed = hashlib.blake2b(digest_size=10)
+    for text in texts:
+        data = text.encode() if isinstance(text, str) else text
+        hashed.update(len(data).to_bytes(8, "big"))
+        hashed.update(data)
+    return hashed.hexdigest()
+
+
+def quantity(text: str) -> str:
+    """A Kubernetes quantity in the form in which the API server stores it: `1000m` is `1`, `0.5Gi` is `512Mi`."""
+    match = _QUANTITY.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no quantity: write a number such as 500m, 2 or 1Gi")
+    number, suffix = match.groups()
+    value = Fraction(number) * _FACTORS[suffix]
+    if suffix in _BINARY[1:] and value.denominator == 1 and abs(value) >= 1024:
+        return _largest(value, _BINARY)
+    return _largest(value, _DECIMAL)
+
+
+def _largest(value: Fraction, suffixes: tuple[str, ...]) -> str:
+    """The shortest whole number with the greatest suffix that loses nothing."""
+    if value == 0:
+        return "0"
+    for suffix in reversed(suffixes):
+        scaled = value / _FACTORS[suffix]
+        if scaled.denominator == 1:
+            return f"{scaled.numerator}{suffix}"
+    nano = value / _FACTORS["n"]
+    return f"{-(-nano.numerator // nano.denominator)}n"  # rounded up, as the API server does
+
+
+def _canonical(value: Any) -> bytes:
+    return orjson.dumps(_ordered(value), option=orjson.OPT_SORT_KEYS)
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _ordered(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_ordered(item) for item in value]
+        if items and isinstance(items[0], dict):
+            items.sort(key=lambda item: orjson.dumps(item, option=orjson.OPT_SORT_KEYS))
+        return items
+    return value
+
+
+def _cut(value: Any, fields: Mapping[str, Any]) -> Any:
+    """`fields` is a FieldsV1 tree: `f:name` is a field, `k:{...}` a list item by its key, `v:...` one by its value,
+    `.` the thing itself. A tree without children owns the value as a whole."""
+    children = {path: below for path, below in fields.items() if path != "."}
+    if not children:
+        return {} if "." in fields and isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return {
+            path[2:]: _cut(value[path[2:]], below)
+            for path, below in children.items()
+            if path.startswith("f:") and path[2:] in value
+        }
+    if isinstance(value, list):
+        return [item for path, below in children.items() for item in _cut_items(value, path, below)]
+    return value
+
+
+def _cut_items(items: list[Any], path: str, below: Mapping[str, Any]) -> list[Any]:
+    if path.startswith("v:"):
+        wanted = orjson.loads(path[2:])
+        return [item for item in items if item == wanted]
+    if path.startswith("k:"):
+        keys = orjson.loads(path[2:]).items()
+        return [_cut(item, below) for item in items if all(item.get(key, part) == part for key, part in keys)]
+    return []

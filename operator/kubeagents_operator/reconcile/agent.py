@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reconcile of an Agent."""
+
+from kubeagents_api.agent import AgentSpec
+from kubeagents_api.conditions import Reason
+from kubeagents_api.errors import InvalidManifestError
+from kubeagents_operator.desired import agent, names
+from kubeagents_operator.desired.metadata import Owner
+from kubeagents_operator.desired.pods import template_hash
+from kubeagents_operator.keys import Name
+from kubeagents_operator.observed import Custom
+from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, pods_state, write_invalid
+from kubeagents_operator.reconcile.queues import Queue, look_up
+from kubeagents_operator.status.agent import AgentState, report
+from kubeagents_operator.status.conditions import Previous, Verdict, earliest, progressing
+from kubeagents_operator.status.workload import judge_queues
+
+
+class AgentReconcile:
+    """Reconciles Agents."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def __call__(self, custom: Custom) -> float | None:
+        """One pass. Raises ApiUnavailableError."""
+        tools, key = self._tools, custom.key
+        try:
+            spec = parse(custom)
+        except InvalidManifestError as error:
+            return await write_invalid(tools, custom, error)
+        assert isinstance(spec, AgentSpec)  # noqa: S101 - by its kind
+        queue = look_up(tools, key.namespace, spec.queue_ref.name, referrer="spec.queueRef.name")
+        inputs = self._inputs(custom, spec, queue)
+        template, refused = None, None
+        if isinstance(inputs, agent.AgentInputs):
+            manifests = agent.children(inputs, tools.defaults)
+            template = template_hash(manifests[-1])
+            refused = await bring(tools, custom, manifests)
+        name = names.agent(key.name)
+        state = AgentState(
+            name=key.name,
+            obstacle=inputs if isinstance(inputs, Verdict) else refused,
+            pods=pods_state(tools, custom, name, wanted=spec.replicas, template=template),
+            queue=queue.state,
+            heartbeat_seconds=float(spec.heartbeat_seconds),
+            image=spec.image or tools.defaults.runtime_image,
+            endpoint=names.url(name, key.namespace),
+        )
+        made = report(state, Previous(custom.status), now=tools.now())
+        again = await tools.writer.write(custom, made, now=tools.now())
+        return earliest(again, REFUSED_RETRY) if refused is not None else again
+
+    def _inputs(self, custom: Custom, spec: AgentSpec, queue: Queue) -> agent.AgentInputs | Verdict:
+        """What the children are made from, or what is missing for it."""
+        if queue.spec is None or queue.access is None:
+            verdict = judge_queues([queue.state])
+            assert verdict is not None  # noqa: S101 - that is why there is no spec or no access
+            return verdict
+        code_digest = ""
+        if spec.code is not None:
+            code = spec.code.config_map_ref.name
+            digest = self._tools.cache.digest("ConfigMap", Name(custom.key.namespace, code))
+            if digest is None:
+                return progressing(
+                    Reason.DEPENDENCY_NOT_FOUND,
+                    f'ConfigMap "{code}" does not exist: create it, or correct spec.code.configMapRef.name',
+                )
+            code_digest = digest.digest()
+        return agent.AgentInputs(Owner(custom.key, custom.uid), spec, queue.spec, queue.access, code_digest)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reconcile of a TaskQueue."""
+
+import re
+import secrets
+
+from kubeagents_api.conditions import Reason
+from kubeagents_api.errors import InvalidManifestError
+from kubeagents_api.runtime_config import queue_config
+from kubeagents_api.task_queue import ManagedRedis, TaskQueueSpec
+from kubeagents_operator.desired import names, task_queue
+from kubeagents_operator.desired.metadata import Manifest, Owner
+from kubeagents_operator.desired.pods import template_hash
+from kubeagents_operator.keys import Key, Name
+from kubeagents_operator.observed import Body, Custom, secret_value, version
+from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, write_invalid
+from kubeagents_operator.reconcile.queues import secret_of, thresholds
+from kubeagents_operator.sampler import Target
+from kubeagents_operator.status.conditions import Previous, Verdict, earliest, stalled
+from kubeagents_operator.status.task_queue import ManagedState, TaskQueueState, report
+from kubeagents_operator.watched import SECRET
+
+_PASSWORD = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class TaskQueueReconcile:
+    """Reconciles TaskQueues. Remembers passwords that it has read, by the version of the Secret they are in."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._passwords: dict[Name, tuple[int, str]] = {}
+
+    async def __call__(self, custom: Custom) -> float | None:
+        """One pass. Raises ApiUnavailableError."""
+        tools, key = self._tools, custom.key
+        try:
+            spec = parse(custom)
+        except InvalidManifestError as error:
+            tools.sampler.forget(key)
+            return await write_invalid(tools, custom, error)
+        assert isinstance(spec, TaskQueueSpec)  # noqa: S101 - by its kind
+        managed = None
+        manifests: list[Manifest] = []
+        if spec.redis.managed is not None:
+            manifests = await self._manifests(custom, spec.redis.managed)
+        refused = await bring(tools, custom, manifests)
+        obstacle = self._sample(custom, spec) or refused
+        if spec.redis.managed is not None:
+            child = tools.cache.children(key).get(("StatefulSet", names.redis(key.name)))
+            rollout = child.rollout if child is not None else None
+            managed = ManagedState(rollout, template_hash(manifests[-1]), tuple(tools.cache.pods(key)))
+        state = TaskQueueState(obstacle, managed, tools.sampler.sample(key))
+        self._poke_if_doubtful(state, custom)
+        made = report(state, Previous(custom.status), now=tools.now())
+        again = await tools.writer.write(custom, made, now=tools.now())
+        return earliest(again, REFUSED_RETRY) if refused is not None else again
+
+    def forget(self, key: Key) -> None:
+        """The TaskQueue is gone."""
+        self._passwords.pop(Name(key.namespace, names.redis(key.name)), None)
+
+    def _sample(self, custom: Custom, spec: TaskQueueSpec) -> Verdict | None:
+        """Have the queue sampled; the obstacle if there is no URL for it."""
+        tools, key = self._tools, custom.key
+        secret, secret_key = secret_of(key.name, spec)
+        digest = tools.cache.digest("Secret", Name(key.namespace, secret))
+        if digest is None or secret_key not in digest.keys:
+            tools.sampler.forget(key)
+            if spec.redis.managed is not None:
+                return None
+            what = f'Secret "{secret}"' if digest is None else f'key "{secret_key}" of Secret "{secret}"'
+            return stalled(Reason.SECRET_NOT_FOUND, f"{what} does not exist: create it with the Redis URL")
+        target = Target(
+            config=queue_config(name=key.name, namespace=key.namespace, spec=spec),
+            secret=Name(key.namespace, secret),
+            secret_key=secret_key,
+            secret_digest=digest.keys[secret_key],
+            thresholds=thresholds(tools.cache, key),
+        )
+        tools.sampler.watch(key, target)
+        return None
+
+    def _poke_if_doubtful(self, state: TaskQueueState, custom: Custom) -> None:
+        """A Redis pod that has come or gone since the last sample makes it doubtful."""
+        if state.managed is None or state.sample is None:
+            return
+        up = state.managed.rollout is not None and state.managed.rollout.ready > 0
+        if up != (state.sample.trouble is None):
+            self._tools.sampler.poke(custom.key)
+
+    async def _manifests(self, custom: Custom, redis: ManagedRedis) -> list[Manifest]:
+        owner = Owner(custom.key, custom.uid)
+        password = await self._password(custom)
+        return task_queue.children(task_queue.ManagedInputs(owner, redis, password), self._tools.defaults)
+
+    async def _password(self, custom: Custom) -> str:
+        """The password in the Secret; a new one if there is none."""
+        name = Name(custom.key.namespace, names.redis(custom.key.name))
+        digest = self._tools.cache.digest("Secret", name)
+        known = self._passwords.get(name)
+        if digest is not None and known is not None and known[0] == digest.version:
+            return known[1]
+        body = await self._tools.cluster.get(SECRET, name.namespace, name.name)
+        password = _password_in(body) if body is not None else None
+        if body is None or password is None:
+            return secrets.token_urlsafe(32)
+        self._passwords[name] = (version(body), password)
+        return password
+
+
+def _password_in(body: Body) -> str | None:
+    """The password in the Secret; None if somebody has made it one that cannot stand in redis.conf and in a URL."""
+    try:
+        password = secret_value(body, task_queue.PASSWORD_KEY) or ""
+    except ValueError:
+        return None
+    return password if _PASSWORD.fullmatch(password) else None

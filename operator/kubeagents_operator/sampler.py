@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at the queues' Redis every few seconds and keeps what it saw, so that no reconcile ever waits for a Redis.
+
+One task per TaskQueue. Its samples are a snapshot: the reconciles of the queue, of its Agents and of its CentralAgents
+all read the same one and are asked for only when what they would read has changed.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent_runtime.queue import StorageInfo, TaskQueue, open_queue
+from kubeagents_api.conditions import Reason
+from kubeagents_api.errors import KubeagentsError, QueueAuthError, QueueUnavailableError, RedisUrlError
+from kubeagents_api.runtime_config import QueueConfig
+from kubeagents_api.task import InstanceInfo, QueueStats
+from kubeagents_operator.keys import Key, Name
+from kubeagents_operator.metrics import SampleMetrics
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 15.0
+"""For one sample; longer than the queue's own patience, so that its error tells what is wrong."""
+_RETRIES = (1.0, 2.0, 4.0, 8.0)
+"""Pauses after the first failed samples, in seconds; the usual interval follows."""
+_SHORTEST_PAUSE = 1.0
+
+ReadUrl = Callable[[Name, str], Awaitable[str | None]]
+"""Reads one key of a Secret."""
+
+
+Changed = Callable[[Key, frozenset[str] | None], None]
+"""Called with a queue and the names of the Agents of which the sample says something new; None stands for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to sample. A change of any of it opens the queue anew."""
+
+    config: QueueConfig
+    secret: Name
+    secret_key: str
+    secret_digest: str
+    thresholds: frozenset[float]
+    """Ages of a heartbeat, in seconds, by which somebody tells healthy instances from others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a queue could not be sampled."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was seen last. After a failure, the figures of before are gone: they would pretend to be of now."""
+
+    trouble: Trouble | None = None
+    stats: QueueStats | None = None
+    storage: StorageInfo | None = None
+    instances: tuple[InstanceInfo, ...] = ()
+    healthy: Mapping[float, frozenset[str]] = field(default_factory=dict)
+    """Threshold -> names of the instances whose heartbeat is younger."""
+
+    def of_queue(self) -> object:
+        """The part that shows in the queue's status: a sample that differs in nothing else is no news to it."""
+        stats = self.stats
+        storage = self.storage
+        return (
+            self.trouble,
+            stats and (stats.queued, stats.running, stats.scheduled, stats.dead, stats.oldest_at),
+            storage and (storage.server, storage.eviction_policy, storage.append_only),
+            len(self.instances),
+        )
+
+    def of_agents(self) -> dict[str, list[object]]:
+        """The part that shows in the status of each Agent."""
+        agents: dict[str, list[object]] = {}
+        for one in self.instances:
+            healthy = tuple(threshold for threshold, names in sorted(self.healthy.items()) if one.instance in names)
+            agents.setdefault(one.agent, []).append((one.instance, one.running, healthy))
+        return agents
+
+
+@dataclass(slots=True)
+class _Watched:
+    target: Target
+    task: asyncio.Task[None]
+    poke: asyncio.Event
+    sample: Sample | None = None
+
+
+class Sampler:
+    """Samples every queue that it was told to `watch`."""
+
+    def __init__(
+        self,
+        *,
+        read_url: ReadUrl,
+        changed: Changed,
+        interval: float,
+        concurrency: int,
+        metrics: SampleMetrics,
+    ) -> None:
+        self._read_url = read_url
+        self._changed = changed
+        self._interval = interval
+        self._limit = asyncio.Semaphore(concurrency)
+        self._metrics = metrics
+        self._watched: dict[Key, _Watched] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    def watch(self, key: Key, target: Target) -> None:
+        """Sample this queue from now on."""
+        watched = self._watched.get(key)
+        if watched is not None and watched.target == target:
+            return
+        last = None
+        if watched is not None:
+            self.forget(key)
+            # The figures of the same server stay until there are new ones; those of another say nothing.
+            if (watched.target.secret, watched.target.secret_digest) == (target.secret, target.secret_digest):
+                last = watched.sample
+        poke = asyncio.Event()
+        task = asyncio.create_task(self._run(key, target, poke), name=f"sample {key}")
+        self._watched[key] = _Watched(target, task, poke, last)
+
+    def forget(self, key: Key) -> None:
+        """Sample it no more."""
+        watched = self._watched.pop(key, None)
+        if watched is None:
+            return
+        stopping = asyncio.create_task(_stop(watched.task))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+
+    def poke(self, key: Key) -> None:
+        """Something has happened that makes the last sample doubtful: take another one soon."""
+        if (watched := self._watched.get(key)) is not None:
+            watched.poke.set()
+
+    def sample(self, key: Key) -> Sample | None:
+        """What was seen last; None if there is nothing yet."""
+        watched = self._watched.get(key)
+        return watched.sample if watched is not None else None
+
+    async def aclose(self) -> None:
+        """Stop all."""
+        for key in list(self._watched):
+            self.forget(key)
+        if self._stopping:
+            await asyncio.wait(self._stopping)
+
+    async def _run(self, key: Key, target: Target, poke: asyncio.Event) -> None:
+        queue: TaskQueue | None = None
+        failures = 0
+        try:
+            while True:
+                poke.clear()
+                async with self._limit:
+                    if queue is None:
+                        queue, sample = await self._open(target)
+                    if queue is not None:
+                        sample = await self._take(key, queue, target)
+                failures = 0 if sample.trouble is None else failures + 1
+                self._metrics.samples.labels("error" if failures else "ok").inc()
+                self._keep(key, target, sample)
+                await self._pause(poke, failures)
+        finally:
+            if queue is not None:
+                await queue.aclose()
+
+    async def _open(self, target: Target) -> tuple[TaskQueue | None, Sample]:
+        where = f'key "{target.secret_key}" of Secret "{target.secret.name}"'
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                url = await self._read_url(target.secret, target.secret_key)
+        except (KubeagentsError, TimeoutError) as error:
+            return None, _failed(Reason.DEPENDENCY_NOT_READY, f"{where} cannot be read: {error}")
+        except ValueError:
+            return None, _failed(Reason.REDIS_URL_INVALID, f"{where} is no text: write a redis:// or rediss:// URL")
+        if url is None:
+            return None, _failed(Reason.SECRET_NOT_FOUND, f"{where} does not exist: create it with the Redis URL")
+        try:
+            # A trailing newline is what most Secrets made from files have.
+            return open_queue(target.config, url=url.strip()), Sample()
+        except RedisUrlError as error:
+            return None, _failed(Reason.REDIS_URL_INVALID, f"{where}: {error}")
+
+    async def _take(self, key: Key, queue: TaskQueue, target: Target) -> Sample:
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                stats = await queue.stats()
+                storage = await queue.storage()
+                healthy: dict[float, frozenset[str]] = {}
+                known: list[InstanceInfo] = []
+                for threshold in sorted(target.thresholds):
+                    known = await queue.instances(timeout_seconds=threshold)
+                    healthy[threshold] = frozenset(one.instance for one in known if one.healthy)
+                return Sample(stats=stats, storage=storage, instances=tuple(known), healthy=healthy)
+        except QueueAuthError as error:
+            return _failed(Reason.REDIS_AUTH_FAILED, str(error))
+        except QueueUnavailableError as error:
+            return _failed(Reason.REDIS_UNREACHABLE, str(error))
+        except TimeoutError:
+            return _failed(Reason.REDIS_UNREACHABLE, f"Redis has not answered within {_TIMEOUT:g} s")
+        except Exception as error:
+            # A defect, here or in the queue. One queue's defect must not end the samples of it for ever.
+            _log.exception("%s: the sample failed", key, extra={"object": str(key)})
+            return _failed(Reason.REDIS_UNREACHABLE, f"the sample failed: {type(error).__name__}: {error}")
+
+    def _keep(self, key: Key, target: Target, sample: Sample) -> None:
+        watched = self._watched.get(key)
+        if watched is None or watched.target != target:
+            return
+        old, watched.sample = watched.sample, sample
+        if old is None or old.trouble != sample.trouble or old.healthy.keys() != sample.healthy.keys():
+            self._changed(key, None)
+            return
+        before, after = old.of_agents(), sample.of_agents()
+        agents = frozenset(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        if agents or old.of_queue() != sample.of_queue():
+            self._changed(key, agents)
+
+    async def _pause(self, poke: asyncio.Event, failures: int) -> None:
+        # Jitter, lest all queues be sampled at the same moment for ever after a restart.
+        pause = self._interval * random.uniform(0.9, 1.1)  # noqa: S311
+        if 0 < failures <= len(_RETRIES):
+            pause = min(pause, _RETRIES[failures - 1])
+        await asyncio.sleep(_SHORTEST_PAUSE)
+        try:
+            async with asyncio.timeout(max(0.0, pause - _SHORTEST_PAUSE)):
+                await poke.wait()
+        except TimeoutError:
+            return
+
+
+def _failed(reason: Reason, message: str) -> Sample:
+    return Sample(trouble=Trouble(reason, message))
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    """Cancel until it has ended: before Python 3.12 a client library may swallow one cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.5)

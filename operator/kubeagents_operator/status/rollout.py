@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a rollout of pods is doing, and if it is not well, what is wrong with which pod.
+
+A Deployment says that it is late, never why. Why is in the pods of the current template: those of an older one may have
+any problem, they are on their way out.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kubeagents_api.conditions import Reason
+from kubeagents_operator.observed import Container, Pod, Rollout, Termination
+from kubeagents_operator.status.conditions import Phase, Verdict, current, progressing, stalled
+
+TERMINAL = (Reason.HANDLER_NOT_FOUND, Reason.RUNTIME_CONFIG_INVALID, Reason.REDIS_URL_INVALID)
+"""Reasons that a runtime gives for its end which no restart changes."""
+
+CRASH_LIMIT = 3
+"""Restarts after which a container that keeps exiting is a matter for people: with the kubelet's backoff, a minute."""
+
+_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable", "ImageInspectError"})
+_CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What is wrong with one pod. `final` if it cannot heal."""
+
+    reason: Reason
+    message: str
+    final: bool
+
+
+def judge(rollout: Rollout | None, *, wanted: int, template: str | None, pods: Sequence[Pod], overdue: bool) -> Verdict:
+    """The verdict on a Deployment or StatefulSet.
+
+    `template` is the digest of the wanted pod template, None if it cannot be computed now; `overdue` says that its
+    deadline has passed.
+    """
+    ours = [pod for pod in pods if template in (None, pod.template) and not pod.deleting]
+    problem = _worst(problem for pod in ours if (problem := _problem(pod)) is not None)
+    keeps = ""
+    if rollout is not None and rollout.available > 0:
+        keeps = "; pods that were ready before go on working"
+    if problem is not None and problem.final:
+        return stalled(problem.reason, problem.message + keeps)
+    if rollout is None or not rollout.current:
+        return progressing(Reason.ROLLING_OUT, "pods are being created")
+    if problem is None and rollout.conditions.get("ReplicaFailure", ("",))[0] == "True":
+        problem = _Problem(
+            Reason.CREATE_FORBIDDEN,
+            f"pods cannot be created: {rollout.conditions['ReplicaFailure'][2]}",
+            final=False,
+        )
+    if rollout.updated == rollout.replicas == rollout.available == wanted:
+        if wanted == 0:
+            return current(Reason.SCALED_TO_ZERO, "no replica is wanted; tasks wait in the queue")
+        return current(Reason.AVAILABLE, "all replicas are ready")
+    late = overdue or rollout.conditions.get("Progressing", ("", "", ""))[1] == "ProgressDeadlineExceeded"
+    if problem is not None:
+        if late and problem.reason is Reason.ROLLING_OUT:
+            return stalled(Reason.PROGRESS_DEADLINE_EXCEEDED, problem.message + keeps)
+        return (stalled if late else progressing)(problem.reason, problem.message + keeps)
+    if late:
+        return stalled(
+            Reason.PROGRESS_DEADLINE_EXCEEDED,
+            "the pods have not become ready within the deadline: see their logs and Events" + keeps,
+        )
+    return progressing(Reason.ROLLING_OUT, "pods are being started or replaced")
+
+
+def _worst(problems: Iterable[_Problem]) -> _Problem | None:
+    """The final one, else the one that says most."""
+    order = list(Reason)
+    return min(
+        problems,
+        key=lambda one: (not one.final, one.reason is Reason.ROLLING_OUT, order.index(one.reason)),
+        default=None,
+    )
+
+
+def _problem(pod: Pod) -> _Problem | None:
+    if pod.ready:
+        return None
+    if pod.unschedulable is not None:
+        return _Problem(Reason.ROLLING_OUT, f"pod {pod.name} cannot be scheduled: {pod.unschedulable}", final=False)
+    return _worst(problem for one in pod.containers if (problem := _container_problem(pod, one)) is not None)
+
+
+def _container_problem(pod: Pod, container: Container) -> _Problem | None:
+    where = f"container {container.name} of pod {pod.name}"
+    if container.ended is not None and (told := _told(container.ended)) is not None:
+        return told
+    if container.waiting == "InvalidImageName":
+        return _Problem(Reason.IMAGE_PULL_FAILED, f"{where}: {container.waiting_message}", final=True)
+    if container.waiting in _PULL:
+        return _Problem(Reason.IMAGE_PULL_FAILED, f"{where}: {container.waiting_message}", final=False)
+    if container.waiting in _CONFIG:
+        return _Problem(Reason.CONTAINER_CONFIG_INVALID, f"{where}: {container.waiting_message}", final=False)
+    if container.waiting == "CrashLoopBackOff" or (container.ended is not None and container.restarts > 0):
+        how = _how(container.ended)
+        return _Problem(Reason.CRASH_LOOP, f"{where} keeps exiting{how}", final=container.restarts >= CRASH_LIMIT)
+    return None
+
+
+def _told(ended: Termination) -> _Problem | None:
+    """What the runtime itself says about its end."""
+    try:
+        said = json.loads(ended.message)
+        reason = Reason(said["reason"])
+        message = str(said["message"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return _Problem(reason, message, final=reason in TERMINAL)
+
+
+def _how(ended: Termination | None) -> str:
+    if ended is None:
+        return ""
+    lines = [line.strip() for line in ended.message.splitlines() if line.strip()]
+    said = f": {lines[-1][-300:]}" if lines else ""
+    return f" with exit code {ended.exit_code} ({ended.reason}){said}"
+
+
+def is_stalled(verdict: Verdict) -> bool:
+    """Somebody has to help."""
+    return verdict.phase is Phase.STALLED

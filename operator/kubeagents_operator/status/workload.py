@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the status of an Agent and that of a CentralAgent have in common: pods, and queues that they need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubeagents_api.conditions import ConditionType, Reason
+from kubeagents_operator.observed import Pod, Rollout
+from kubeagents_operator.sampler import Sample, Trouble
+from kubeagents_operator.status import rollout as rollouts
+from kubeagents_operator.status.conditions import Fact, Previous, Verdict, fact, progressing, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class PodsState:
+    """The Deployment and its pods."""
+
+    wanted: int
+    selector: str
+    rollout: Rollout | None
+    template: str | None
+    """Digest of the wanted pod template; None while it cannot be computed."""
+    pods: tuple[Pod, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue, as somebody who needs it sees it."""
+
+    name: str
+    trouble: Trouble | None
+    """What is known to be wrong with it, before anybody asks its Redis."""
+    sample: Sample | None
+
+    def found_trouble(self) -> Trouble | None:
+        """What is wrong with it."""
+        if self.trouble is not None:
+            return self.trouble
+        return self.sample.trouble if self.sample is not None else None
+
+
+def judge(state: PodsState) -> Verdict:
+    """The verdict on the pods."""
+    return rollouts.judge(state.rollout, wanted=state.wanted, template=state.template, pods=state.pods, overdue=False)
+
+
+def judge_queues(queues: Sequence[QueueState]) -> Verdict | None:
+    """The verdict on the first queue that is in trouble."""
+    for queue in queues:
+        if (trouble := queue.found_trouble()) is not None:
+            return progressing(trouble.reason, _about(queue, trouble))
+    return None
+
+
+def queue_connected(queues: Sequence[QueueState], previous: Previous) -> Fact:
+    """Whether all the queues are there and answer."""
+    type_ = ConditionType.QUEUE_CONNECTED
+    for queue in queues:
+        if (trouble := queue.found_trouble()) is not None:
+            return fact(type_, False, trouble.reason, _about(queue, trouble))
+    if any(queue.sample is None for queue in queues):
+        return previous.fact(type_) or unknown(type_, Reason.DEPENDENCY_NOT_READY, "Redis has not been asked yet")
+    return fact(type_, True, Reason.CONNECTED, "Redis answers")
+
+
+def available(state: PodsState, verdict: Verdict) -> Fact:
+    """Whether there is somebody to do the work."""
+    type_ = ConditionType.AVAILABLE
+    if state.wanted == 0:
+        return fact(type_, True, Reason.SCALED_TO_ZERO, "no replica is wanted")
+    if state.rollout is not None and state.rollout.available > 0:
+        return fact(type_, True, Reason.AVAILABLE, "at least one replica is ready")
+    return fact(type_, False, verdict.reason if verdict.waiting() else Reason.ROLLING_OUT, "no replica is ready")
+
+
+def fields(state: PodsState) -> dict[str, Any]:
+    """The fields that the scale subresource and the columns read; always written."""
+    rollout = state.rollout
+    replicas, ready = (rollout.replicas, rollout.ready) if rollout is not None else (0, 0)
+    return {
+        "replicas": replicas,
+        "readyReplicas": ready,
+        "ready": f"{ready}/{state.wanted}",
+        "selector": state.selector,
+    }
+
+
+def _about(queue: QueueState, trouble: Trouble) -> str:
+    return f'TaskQueue "{queue.name}": {trouble.message}'

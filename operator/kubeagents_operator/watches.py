@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kopf as the watch engine: it lists and watches, reconnects, re-lists after 410 Gone, renews credentials. No more.
+
+It is given an HTTP session of ours. Through it we learn two things that kopf keeps to itself:
+
+- What a LIST contains. kopf shows the objects of a LIST one by one as events and never says which objects are no more,
+  and it makes a task for each object. So the LIST is taken out of the response here, goes straight into the cache,
+  which forgets what it does not show, and kopf gets it empty and goes on to watch from its `resourceVersion`.
+- When each stream last spoke to the API server. Each watch is ended by the server after `SERVER_TIMEOUT` and is opened
+  anew, so a stream that has not even tried for longer is stuck, however alive the process looks.
+
+The same holds while the API server is away: kopf keeps trying, for as long as it takes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import kopf
+import orjson
+from yarl import URL
+
+from kubeagents_operator import observed
+from kubeagents_operator.cache import Cache
+from kubeagents_operator.cluster import Connection
+from kubeagents_operator.keys import Name
+from kubeagents_operator.watched import WATCHED, Resource
+
+_log = logging.getLogger(__name__)
+
+SERVER_TIMEOUT = 240
+CLIENT_TIMEOUT = SERVER_TIMEOUT + 30
+CONNECT_TIMEOUT = 10.0
+STUCK_AFTER = CLIENT_TIMEOUT + 60
+"""A stream that has made no request for so long will make none any more."""
+
+_PAGE = 500
+_RELOGIN_PAUSE = 5.0
+
+
+@dataclass(slots=True)
+class Stream:
+    """One resource in one namespace, or in all of them."""
+
+    resource: Resource
+    namespace: str | None
+    tried_at: float
+    answered_at: float
+    listed: bool = False
+    trouble: str | None = None
+    """Why its last request failed."""
+    shown: set[Name] = field(default_factory=set)
+    """The objects in the pages of the LIST that is being read."""
+
+    def __str__(self) -> str:
+        return self.resource.plural + (f" in {self.namespace}" if self.namespace is not None else "")
+
+
+class Watches:
+    """Keeps the cache up to date. `synced` is set once every resource has been listed."""
+
+    def __init__(
+        self, cache: Cache, *, namespaces: Iterable[str], connect: Callable[[], Awaitable[Connection]]
+    ) -> None:
+        self._cache = cache
+        self._connect = connect
+        self._namespaces = tuple(namespaces)
+        self._clock = asyncio.get_running_loop().time
+        self._logged_in_at = float("-inf")
+        now = self._clock()
+        self._streams = {
+            resource.path(namespace): Stream(resource, namespace, tried_at=now, answered_at=now)
+            for resource in WATCHED
+            for namespace in (self._namespaces or (None,))
+        }
+        self.synced = asyncio.Event()
+
+    async def run(self, *, stop: asyncio.Event, ready: asyncio.Event) -> None:
+        """Watch until `stop` is set. Raises what kopf cannot get over, for example a CRD that was deleted."""
+        await kopf.operator(
+            registry=self._registry(),
+            settings=_settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=stop,
+            ready_flag=ready,
+        )
+
+    def unlisted(self) -> list[str]:
+        """The streams whose first LIST is still missing."""
+        return [str(stream) for stream in self._streams.values() if not stream.listed]
+
+    def stuck(self) -> list[str]:
+        """The streams that have stopped trying."""
+        now = self._clock()
+        return [str(stream) for stream in self._streams.values() if now - stream.tried_at > STUCK_AFTER]
+
+    def ages(self) -> dict[str, float]:
+        """Per resource, the seconds since the API server last answered its least fortunate stream."""
+        now = self._clock()
+        ages: dict[str, float] = {}
+        for stream in self._streams.values():
+            ages[stream.resource.plural] = max(ages.get(stream.resource.plural, 0.0), now - stream.answered_at)
+        return ages
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry, id="login")(self._login)
+        for resource in WATCHED:
+            kopf.on.event(
+                group=resource.group,
+                version=resource.version,
+                plural=resource.plural,
+                id=resource.plural,
+                registry=registry,
+            )(self._handler(resource))
+        return registry
+
+    def _handler(self, resource: Resource) -> Callable[..., Awaitable[None]]:
+        async def on_event(event: Mapping[str, Any], **_: Any) -> None:
+            take = self._cache.deleted if event["type"] == "DELETED" else self._cache.seen
+            try:
+                take(resource, event["object"])
+            except Exception:
+                # A defect. kopf would go on as well, but says nothing in our logs.
+                _log.exception("an event of %s could not be taken in", resource.plural)
+
+        return on_event
+
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        """Called at the start and whenever the API server refuses the credentials."""
+        pause = self._logged_in_at + _RELOGIN_PAUSE - self._clock()
+        if pause > 0:
+            _log.warning("the API server refuses the credentials; next try in %.0f s", pause)
+            await asyncio.sleep(pause)
+        self._logged_in_at = self._clock()
+        connection = await self._connect()
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=connection.ssl_context),
+            headers=connection.headers,
+            trace_configs=[self._trace()],
+            response_class=_response_class(self._listed),
+        )
+        return kopf.AiohttpSession(server=connection.server, aiohttp_session=session)
+
+    def _trace(self) -> aiohttp.TraceConfig:
+        async def tried(_: Any, __: Any, request: aiohttp.TraceRequestStartParams) -> None:
+            if (stream := self._streams.get(request.url.path)) is not None:
+                stream.tried_at = self._clock()
+
+        async def answered(_: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
+            if (stream := self._streams.get(request.url.path)) is None:
+                return
+            if request.response.status < 300:
+                stream.answered_at = self._clock()
+                self._note(stream, None)
+            else:
+                self._note(stream, f"it answers {request.response.status} {request.response.reason} for {stream}")
+
+        async def failed(_: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
+            if (stream := self._streams.get(request.url.path)) is not None:
+                self._note(stream, str(request.exception) or type(request.exception).__name__)
+
+        trace: aiohttp.TraceConfig = aiohttp.TraceConfig()
+        trace.on_request_start.append(tried)
+        trace.on_request_end.append(answered)
+        trace.on_request_exception.append(failed)
+        return trace
+
+    def _note(self, stream: Stream, trouble: str | None) -> None:
+        """Log a trouble once, however many streams have it and however often they try."""
+        if trouble is not None and not any(one.trouble == trouble for one in self._streams.values()):
+            _log.warning("watching, trying on: %s", trouble)
+        recovered = stream.trouble is not None and trouble is None
+        stream.trouble = trouble
+        if recovered and not any(one.trouble for one in self._streams.values()):
+            _log.info("watching: the API server answers again")
+
+    def _listed(self, url: URL, body: dict[str, Any]) -> None:
+        """Take a page of a LIST out of the response."""
+        stream = self._streams.get(url.path)
+        if stream is None:
+            return
+        if "continue" not in url.query:
+            stream.shown = set()
+        for item in body.get("items") or ():
+            stream.shown.add(observed.name(item))
+            self._cache.seen(stream.resource, item)
+        body["items"] = []
+        if body["metadata"].get("continue"):
+            return
+        self._cache.keep_only(stream.resource, stream.namespace, stream.shown, int(body["metadata"]["resourceVersion"]))
+        stream.shown = set()
+        stream.listed = True
+        if not self.unlisted():
+            self.synced.set()
+
+
+def _response_class(listed: Callable[[URL, dict[str, Any]], None]) -> type[aiohttp.ClientResponse]:
+    class Response(aiohttp.ClientResponse):
+        async def json(self, **options: Any) -> Any:
+            if self.status >= 300:
+                return await super().json(**options)
+            body = orjson.loads(await self.read())
+            listed(self.url, body)
+            return body
+
+    return Response
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
+    settings.networking.error_backoffs = _Endless()
+    settings.networking.connect_timeout = CONNECT_TIMEOUT
+    settings.networking.request_timeout = 60.0
+    settings.watching.server_timeout = SERVER_TIMEOUT
+    settings.watching.client_timeout = CLIENT_TIMEOUT
+    settings.watching.connect_timeout = CONNECT_TIMEOUT
+    settings.watching.chunk_size = _PAGE
+    settings.queueing.idle_timeout = 1.0
+    for resource in WATCHED:
+        name = (resource.group, resource.version, resource.plural)
+        if resource.label_selector is not None:
+            settings.watching.label_selectors[name] = resource.label_selector
+        if resource.field_selector is not None:
+            settings.watching.field_selectors[name] = resource.field_selector
+    return settings
+
+
+class _Endless(Iterable[float]):
+    """Seconds between the tries of a request, without an end."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.5, 1.0, 2.0, 3.0, 5.0)
+        while True:
+            yield 10.0
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Nothing is remembered of an object, so nothing has to be compared with it."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Event handlers make no progress that would have to be kept."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
