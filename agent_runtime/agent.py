@@ -63,7 +63,7 @@ def load_handler(target: str, *, code_path: str | None = None) -> Handler:
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise HandlerNotFoundError(
             f"handler {target!r}: importing module {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error
@@ -79,7 +79,7 @@ def load_handler(target: str, *, code_path: str | None = None) -> Handler:
         try:
             instance: Any = found()
             found = instance.handle
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise HandlerNotFoundError(
                 f"handler {target!r}: class {attribute!r} cannot be used as a handler: {type(error).__name__}: {error}"
             ) from error

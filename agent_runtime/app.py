@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +54,11 @@ _CLOSE_SECONDS = 2.0
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Run the process that the environment describes, until a signal ends it. Returns the exit code."""
+    """Run the process that the environment describes, until a signal ends it. Returns the exit code.
+
+    The caller must exit with it at once: soon after the last event loop has ended, the process is ended by force.
+    """
+    code = 1
     try:
         logs.configure(environ)
         config = load(Path(_variable(environ, CONFIG_ENV, "the path of the RuntimeConfig")))
@@ -65,15 +71,36 @@ def main(environ: Mapping[str, str]) -> int:
             case CentralAgentConfig():
                 running = _prepare_central(config, environ, instance=instance)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(running)
+            try:
+                runner.run(running)
+                code = 0
+            finally:
+                _end_by_force(lambda: code)
     except PermanentError as error:
+        code = EXIT_CONFIG
         _report(error, environ)
-        return EXIT_CONFIG
     except Exception:
         _log.exception("broken, which is a fault of the runtime or of its surroundings")
-        return 1
-    _log.info("stopped")
-    return 0
+    else:
+        _log.info("stopped")
+    return code
+
+
+def _end_by_force(code: Callable[[], int]) -> None:
+    """End the process if Python does not manage to within two seconds.
+
+    All is recorded and given back by now. But Python waits without end for what handlers may have left behind: tasks
+    that ignore their cancellation, and threads of `asyncio.to_thread`, which cannot be cancelled.
+    """
+
+    def end() -> None:
+        _log.warning("stopped; what handlers have left running is cut off")
+        logging.shutdown()
+        os._exit(code())
+
+    timer = threading.Timer(_CLOSE_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +163,7 @@ async def _run_agent(config: AgentConfig, *, instance: str, handler: Handler, ur
             config.concurrency,
             host,
             port,
+            extra={"port": port},
         )
         async with _watched_loop(registry):
             await consumer.run(stop=signals.stop, hurry=signals.hurry)
@@ -172,7 +200,9 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         await adapter.start()
         host, port = adapter.address
         names = ", ".join(central.queue_names)
-        _log.info("central agent %s serves queues %s on http://%s:%d", config.name, names, host, port)
+        _log.info(
+            "central agent %s serves queues %s on http://%s:%d", config.name, names, host, port, extra={"port": port}
+        )
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
             background = [group.create_task(observer.run()), group.create_task(duties.run())]
             await signals.stop.wait()

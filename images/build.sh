@@ -4,7 +4,7 @@
 #   BUILDER   docker, podman or buildah; the first one that is usable if unset
 #   PREFIX    what comes before the names, for example registry.example.com/team/ (default: nothing)
 #   TAG       tag of the images (default: dev)
-#   BASE      base image (default: the Dockerfile's)
+#   BASE      base image (default: the Dockerfile's; one made from Debian packages where that cannot be pulled)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,8 +31,16 @@ if [ -z "$builder" ]; then
   exit 1
 fi
 
-arguments=(--file images/Dockerfile)
-[ -z "${BASE:-}" ] || arguments+=(--build-arg "BASE=$BASE")
+base=${BASE:-}
+if [ -z "$base" ]; then
+  base=$(sed -n 's/^ARG BASE=//p' images/Dockerfile)
+  if ! "$builder" pull --quiet "docker.io/library/$base" >/dev/null 2>&1; then
+    echo "$base cannot be pulled: making a base image from Debian packages (once, about a minute)"
+    base=localhost/kubeagents-base:1
+    images/base.sh "$builder" "$base"
+  fi
+fi
+arguments=(--file images/Dockerfile --build-arg "BASE=$base")
 
 # Where the machine trusts certificates of its own, the build must trust them, too.
 certificates=/etc/ssl/certs/ca-certificates.crt

@@ -49,6 +49,8 @@ AUTH_ERRORS: Final = (
 """The server is there, but refuses our user, password or commands. Repeating does not help."""
 _PASSING_ERRORS: Final = (ConnectionError, TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError, OSError)
 """Errors of a server that is starting, failing over or out of reach: the same command may work in a moment."""
+_PASSING_WORDS: Final = ("BUSY", "UNBLOCKED")
+"""The same for errors that redis-py has no class for, by their first word."""
 
 
 def parse_url(url: str) -> dict[str, Any]:
@@ -94,6 +96,12 @@ def parse_url(url: str) -> dict[str, Any]:
     for name, values in query.items():
         kwargs[name] = values[0] != "false" if name == "ssl_check_hostname" else values[0]
     return kwargs
+
+
+def _passes(error: Exception) -> bool:
+    if isinstance(error, AUTH_ERRORS):
+        return False
+    return isinstance(error, _PASSING_ERRORS) or str(error).startswith(_PASSING_WORDS)
 
 
 async def execute(client: Redis, *command: str | bytes | int | float) -> Any:
@@ -148,20 +156,24 @@ class Server:
                 if task and task.cancelling() > cancellations:  # swallowed, see agent_runtime.cancellation
                     raise asyncio.CancelledError
                 return answer
-            except AUTH_ERRORS as error:
-                raise self.translated(error) from error
-            except _PASSING_ERRORS as error:
-                if repeated and time.monotonic() + pause > patience:
+            except (RedisError, OSError) as error:
+                if not _passes(error) or (repeated and time.monotonic() + pause > patience):
                     raise self.translated(error) from error
-            except RedisError as error:
-                raise self.translated(error) from error
+                if isinstance(error, ReadOnlyError):
+                    await self._look_for_the_master()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
             repeated = True
 
+    async def _look_for_the_master(self) -> None:
+        """After a failover our connections still lead to what is a replica now: let go of those not in use."""
+        for client in (self.commands, self.blocking):
+            await client.connection_pool.disconnect(inuse_connections=False)
+
     def translated(self, error: Exception) -> QueueUnavailableError:
         """The error for our callers. Neither Redis' messages nor the address have the password."""
-        if isinstance(error, AUTH_ERRORS):
+        # Redis reads only short commands of clients that have not logged in, and calls others a protocol error.
+        if isinstance(error, AUTH_ERRORS) or "unauthenticated" in str(error):
             return QueueAuthError(
                 f"Redis at {self.address} refuses us: {error}; check user and password in the URL, and the user's ACL"
             )

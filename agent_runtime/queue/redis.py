@@ -2,11 +2,13 @@
 """The queue in Redis."""
 
 import asyncio
+import itertools
 import logging
 import os
 import random
 import time
 from collections.abc import Coroutine, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -81,9 +83,11 @@ class RedisTaskQueue:
                 f"the batch has {size} bytes, at most {LARGEST_BATCH_BYTES} can be queued at once: split it",
                 field="tasks",
             )
-        arguments: list[Argument] = [os.urandom(8).hex()]
-        for task in encoded:
-            arguments += (task.id, task.priority, task.agent, task.text)
+        arguments: list[Argument] = [os.urandom(8).hex(), len(encoded)]
+        for (agent, priority), run in itertools.groupby(encoded, key=attrgetter("agent", "priority")):
+            neighbours = [part for task in run for part in (task.id, task.text)]
+            arguments += (agent, priority, len(neighbours) // 2)
+            arguments += neighbours
         reply = await self._run(scripts.SUBMIT, arguments)
         if reply[0] == Submitted.DUPLICATE:
             raise duplicate(tasks, reply[1], self.name)
@@ -185,45 +189,38 @@ class RedisTaskQueue:
         return lost
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
-        """See TaskQueue.settle. Not all or none: a batch may be cut into several round trips."""
+        """See TaskQueue.settle. Not all or none: a long list takes several round trips."""
         accepted: list[bool] = []
-        arguments: list[Argument] = []
-        part: list[Outcome] = []
-        size = 0
-        for outcome in outcomes:
-            kind, body, delay_ms = self._ending(outcome)
-            if part and (len(part) == self._claims_per_call or size + len(body) > LARGEST_BATCH_BYTES):
-                accepted += await self._settle_part(part, arguments)
-                arguments, part, size = [], [], 0
-            arguments += (kind, outcome.claim.id, outcome.claim.token, body, delay_ms)
-            part.append(outcome)
-            size += len(body)
-        if part:
-            accepted += await self._settle_part(part, arguments)
+        for part in _parts(outcomes, self._claims_per_call):
+            arguments: list[Argument] = [self._config.result_ttl_seconds]
+            for head, run in itertools.groupby(map(self._ending, part), key=itemgetter(slice(3))):
+                neighbours = [text for *_, task_id, body in run for text in (task_id, body)]
+                arguments += head
+                arguments.append(len(neighbours) // 2)
+                arguments += neighbours
+            replies = await self._run(scripts.SETTLE, arguments)
+            for outcome, reply in zip(part, replies, strict=True):
+                if reply == Settled.GONE:
+                    log.error(
+                        "queue %s: the record of running task %s is gone, and its outcome with it: does Redis evict "
+                        "keys? maxmemory-policy must be noeviction",
+                        self.name,
+                        outcome.claim.id,
+                    )
+                accepted.append(reply in (Settled.ACCEPTED, Settled.REPEATED))
         return accepted
 
-    async def _settle_part(self, outcomes: Sequence[Outcome], arguments: list[Argument]) -> list[bool]:
-        replies = await self._run(scripts.SETTLE, [self._config.result_ttl_seconds, *arguments])
-        for outcome, reply in zip(outcomes, replies, strict=True):
-            if reply == Settled.GONE:
-                log.error(
-                    "queue %s: the record of running task %s is gone, and its outcome with it: does Redis evict keys? "
-                    "maxmemory-policy must be noeviction",
-                    self.name,
-                    outcome.claim.id,
-                )
-        return [reply in (Settled.ACCEPTED, Settled.REPEATED) for reply in replies]
-
-    def _ending(self, outcome: Outcome) -> tuple[str, bytes, int]:
-        """How the attempt ended, as the settle script wants it: kind, body, delay in ms."""
+    def _ending(self, outcome: Outcome) -> tuple[str, str, int, str, bytes]:
+        """How the attempt ended, as the settle script wants it: kind, token, delay in ms, id, body."""
+        claim = outcome.claim
         if isinstance(outcome, Succeeded):
-            return "succeeded", outcome.result, 0
+            return "succeeded", claim.token, 0, claim.id, outcome.result
         body = encode_failure(outcome)
         if outcome.permanent:
-            return "failed", body, 0
-        if outcome.claim.attempt >= outcome.claim.max_attempts:
-            return "dead", body, 0
-        return "retry", body, _ms(self._delay_seconds(outcome))
+            return "failed", claim.token, 0, claim.id, body
+        if claim.attempt >= claim.max_attempts:
+            return "dead", claim.token, 0, claim.id, body
+        return "retry", claim.token, _ms(self._delay_seconds(outcome)), claim.id, body
 
     def _delay_seconds(self, failed: Failed) -> float:
         if failed.delay_seconds is not None:
@@ -350,9 +347,9 @@ class RedisTaskQueue:
         server = info.get("server_name", "redis")
         policy = info.get("maxmemory_policy")
         return StorageInfo(
-            server=f"{server} {info.get(f'{server}_version', info['redis_version'])}",
+            server=f"{server} {info.get(f'{server}_version', 'of unknown version')}",
             eviction_policy=None if policy is None else str(policy),
-            append_only=bool(info["aof_enabled"]),
+            append_only=bool(info.get("aof_enabled")),
             latency_ms=latency_ms,
         )
 

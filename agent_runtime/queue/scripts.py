@@ -77,7 +77,7 @@ _TASK_KEYS: Final = (
     "records", "ready", "wake", "lanes", "scheduled", "leases", "running", "history", "dead", "totals", "done",
 )  # fmt: skip
 
-SUBMIT = Script("submit", ("records", "ready", "wake", "lanes", "sequence"), ("nonce",))
+SUBMIT = Script("submit", ("records", "ready", "wake", "lanes", "sequence"), ("nonce", "count"))
 CLAIM = Script("claim", _TASK_KEYS, ("nonce", "repeated", "limit", "lease_ms", "horizon_ms", "worker"))
 EXTEND = Script("extend", ("leases", "running"), ("lease_ms",))
 SETTLE = Script("settle", _TASK_KEYS, ("result_ttl_s",))

@@ -80,7 +80,9 @@ def given(kubeconfig: Path) -> ClusterHandle:
 
 def _kind() -> ClusterHandle:
     kind.up()
-    references = images.build_with_docker()
+    tag = images.content_tag()
+    images.build_with_docker(tag)
+    references = images.references(tag)
     kind.load(list(references.values()))
     return ClusterHandle("kind", kind.kubeconfig(), _program("kubectl"), _program("helm"), references)
 
@@ -92,19 +94,25 @@ def _local() -> ClusterHandle:
             f"Or name a cluster by {KUBECONFIG_ENV}"
         )
     binaries.install_packages()
-    node = Node(binaries.build())
+    programs = binaries.build()
+    with binaries.lock(binaries.cache_folder() / "cluster"):  # two runs at once share one cluster
+        return _local_node(Node(programs))
+
+
+def _local_node(node: Node) -> ClusterHandle:
     if node.healthy():
         node.provision()
     else:
         node.up()
     loaded = node.state / "images"
-    wanted = images.inputs_hash()
-    if not loaded.exists() or loaded.read_text() != wanted:
-        for archive in images.build(binaries.cache_folder() / "images").values():
+    tag = images.content_tag()
+    if not loaded.exists() or loaded.read_text() != tag:
+        for archive in images.build(binaries.cache_folder() / "images", tag):
             node.ctr("images", "import", archive)
-        loaded.write_text(wanted)
-    references = {name: images.reference(name) for name in images.NAMES}
-    return ClusterHandle("local", node.kubeconfig, node.binaries["kubectl"], node.binaries["helm"], references)
+        loaded.write_text(tag)
+    return ClusterHandle(
+        "local", node.kubeconfig, node.binaries["kubectl"], node.binaries["helm"], images.references(tag)
+    )
 
 
 def _program(name: str) -> Path:

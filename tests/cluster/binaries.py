@@ -77,7 +77,7 @@ def cache_key() -> str:
 def build() -> Binaries:
     """The programs, built if need be: about 10 minutes on two cores, once for each set of versions."""
     folder = cache_folder() / "cluster" / cache_key()
-    with _lock(folder):
+    with lock(folder):
         if (folder / ".complete").exists():
             return Binaries(folder)
         if shutil.which("go") is None:
@@ -130,8 +130,8 @@ def _go(name: str, folder: Path, *arguments: str | Path, **environment: str) -> 
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Two runs at once build once."""
+def lock(folder: Path) -> Iterator[None]:
+    """One at a time, of all processes that ask for this folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

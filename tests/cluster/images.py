@@ -9,24 +9,23 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from tests.cluster.binaries import cache_folder
 from tests.cluster.errors import ClusterError
 
 ROOT = Path(__file__).parents[2]
 PAUSE = "localhost/pause:1"
 BASE = "localhost/kubeagents-base:1"
-BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+PREFIX = "localhost/"
 NAMES = ("runtime", "operator", "redis")
 INPUTS = ("images", "crds/kubeagents_api", "operator", "agent_runtime", "pyproject.toml", "uv.lock", "README.md")
 """What the images are made from."""
 
 
-def reference(name: str) -> str:
-    """What an image is called in the cluster."""
-    return f"localhost/kubeagents-{name}:dev"
+def references(tag: str) -> dict[str, str]:
+    """What our images are called in the cluster. The tag is of their content, so that a new one rolls what runs."""
+    return {name: f"{PREFIX}kubeagents-{name}:{tag}" for name in NAMES}
 
 
-def inputs_hash() -> str:
+def content_tag() -> str:
     """Changes whenever the images would."""
     digest = hashlib.sha256()
     for entry in INPUTS:
@@ -37,48 +36,38 @@ def inputs_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def build_base() -> None:
-    """The base image, Debian with its Python, where none can be pulled. Once, about a minute."""
-    if subprocess.run(["buildah", "inspect", BASE], capture_output=True).returncode == 0:
-        return
-    print("Making a base image from Debian packages (once, about a minute)", flush=True)
-    root = cache_folder() / "base.tar"
-    root.parent.mkdir(parents=True, exist_ok=True)
-    _run("mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "--mode=root", "bookworm", root)
-    container = _run("buildah", "from", "scratch").strip()
-    _run("buildah", "add", container, root, "/")
-    _run("buildah", "config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
-    _run("buildah", "commit", "--rm", container, BASE)
-    root.unlink()
-
-
-def build_with_docker() -> dict[str, str]:
+def build_with_docker(tag: str) -> None:
     """Our images in the Docker engine, from the base image that everybody uses."""
-    references = {name: reference(name) for name in NAMES}
-    _build_all(BUILDER="docker")
-    return references
+    _build_all(tag, BUILDER="docker")
 
 
-def _build_all(**settings: str) -> None:
+def _build_all(tag: str, **settings: str) -> None:
     print("Building the images (10 s; about 2 minutes when dependencies changed)", flush=True)
-    environment = {**os.environ, "TAG": "dev", "PREFIX": "localhost/", **settings}
+    environment = {**os.environ, "TAG": tag, "PREFIX": PREFIX, **settings}
     command = [str(ROOT / "images/build.sh"), *NAMES]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise ClusterError(f"images/build.sh failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
 
 
-def build(archives: Path) -> dict[str, Path]:
-    """Our images as OCI archives."""
-    build_base()
-    _build_all(BUILDER="buildah", BASE=BASE)
+def build(archives: Path, tag: str) -> list[Path]:
+    """Our images as OCI archives. Older builds are removed, or they would fill the disk."""
+    print("Making a base image from Debian packages, if there is none yet (about a minute)", flush=True)
+    _run(ROOT / "images/base.sh", "buildah", BASE)
+    _build_all(tag, BUILDER="buildah", BASE=BASE)
+    current = references(tag)
+    listed = _run("buildah", "images", "--format", "{{.Name}}:{{.Tag}}").split()
+    kept = {*current.values(), BASE}
+    old = [image for image in listed if image.startswith(f"{PREFIX}kubeagents-") and image not in kept]
+    if old:
+        _run("buildah", "rmi", "--force", *old)
     archives.mkdir(parents=True, exist_ok=True)
-    made = {}
-    for name in NAMES:
+    made = []
+    for name, image in current.items():
         archive = archives / f"{name}.tar"
         archive.unlink(missing_ok=True)
-        _run("buildah", "push", "--quiet", reference(name), f"oci-archive:{archive}:{reference(name)}")
-        made[name] = archive
+        _run("buildah", "push", "--quiet", image, f"oci-archive:{archive}:{image}")
+        made.append(archive)
     return made
 
 

@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -54,13 +55,26 @@ def down() -> None:
             _run("ip", "netns", "delete", name)
     with contextlib.suppress(subprocess.CalledProcessError):
         _run("ip", "link", "delete", BRIDGE)
-    for tables in ("iptables", "ip6tables"):
-        kept = [
-            line
-            for line in _run(f"{tables}-save").splitlines()
-            if not any(mark in line for mark in ("KUBE-", "CNI-", "kubernetes"))
-        ]
-        subprocess.run([f"{tables}-restore"], input="\n".join(kept) + "\n", check=True, text=True, capture_output=True)
+    for family in ("iptables", "ip6tables"):
+        undo = _undo(_run(f"{family}-save"))
+        subprocess.run([f"{family}-restore", "--noflush"], input=undo, check=True, text=True, capture_output=True)
+
+
+def _undo(saved: str) -> str:
+    """What takes back our rules and chains, and nobody else's, from the output of iptables-save."""
+    lines: list[str] = []
+    for table in saved.split("COMMIT"):
+        rules = [line for line in table.splitlines() if line.startswith("-A ")]
+        masquerading = re.findall(rf'-A .*name: \\?"{CNI["name"]}\\?".* -j (CNI-\w+)', table)
+        chains = {*re.findall(r"^:(KUBE-[\w-]+)", table, re.MULTILINE), *masquerading}
+        if chains:
+            lines.append(next(line for line in table.splitlines() if line.startswith("*")))
+            jumps = [rule for rule in rules if chains & set(rule.split()) and rule.split()[1] not in chains]
+            lines += [f"-D {rule.removeprefix('-A ')}" for rule in jumps]
+            lines += [f"-F {chain}" for chain in sorted(chains)]
+            lines += [f"-X {chain}" for chain in sorted(chains)]
+            lines.append("COMMIT")
+    return "\n".join(lines) + "\n"
 
 
 def _run(*command: str) -> str:

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """One machine as a whole Kubernetes cluster: control plane, container runtime and kubelet as plain processes."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import time
 import urllib.request
 import uuid
 from dataclasses import dataclass
@@ -87,8 +91,9 @@ class Node:
         return self.state / "containerd.sock"
 
     def healthy(self) -> bool:
-        """Whether every daemon runs and the API server is ready."""
-        return all(self.daemons.pid(name) for name in ORDER) and self._ready("readyz")
+        """Whether every daemon runs, from these very binaries, and the API server is ready."""
+        folder = str(self.binaries.folder)
+        return all(self.daemons.runs_from(name, folder) for name in ORDER) and self._ready("readyz")
 
     def up(self) -> None:
         """Start everything, on an empty disk; ends when the node is Ready. Raises ClusterError."""
@@ -147,6 +152,7 @@ class Node:
             subprocess.run(["umount", "--lazy", mount], check=True)
         network.down()
         _remove_cgroups()
+        _remove_traces(self.state)
         shutil.rmtree(self.state)
 
     def ctr(self, *arguments: str | Path) -> str:
@@ -255,6 +261,7 @@ class Node:
         corefile = self.state / "Corefile"
         corefile.write_text(COREFILE.replace("{kubeconfig}", str(self.kubeconfig)))
         self._start("coredns", f"-conf={corefile}")
+        self.daemons.wait_for("CoreDNS answers", _dns_answers, daemon="coredns")
 
     def _start_containerd(self) -> None:
         config = self.state / "containerd.toml"
@@ -324,17 +331,19 @@ SystemdCgroup = false
         }
 
     def _kill_containers(self) -> None:
-        """End all pods at once: their shims, which take the containers with them."""
+        """End all pods at once: what is in the kubelet's cgroups, and the shims, which containerd started."""
+        for group in _pod_groups():
+            for folder, _, _ in os.walk(group):
+                for pid in Path(folder, "cgroup.procs").read_text().split():
+                    _kill(int(pid))
         marker = str(self.containerd_socket).encode()
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 command = (process / "cmdline").read_bytes()
-                if b"containerd-shim-runc-v2" in command and marker in command:
-                    for child in _descendants(int(process.name)):
-                        _kill(child)
-                    _kill(int(process.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue  # gone by itself
+            if b"containerd-shim-runc-v2" in command and marker in command:
+                _kill(int(process.name))
 
     def _ready(self, path: str) -> bool:
         context = create_default_context(cafile=str(self.authority.certificate("ca")))
@@ -359,17 +368,22 @@ SystemdCgroup = false
         return done.stdout
 
 
-def _descendants(pid: int) -> list[int]:
-    """Children, grandchildren and so on of a process, deepest first."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        for child in (task / "children").read_text().split():
-            found = [*_descendants(int(child)), int(child), *found]
-    return found
+def _dns_answers() -> bool:
+    try:
+        socket.create_connection((network.NODE_ADDRESS, 53), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _pod_groups() -> list[Path]:
+    """The groups under which the kubelet keeps all pods: one for each controller, or one alone with cgroup v2."""
+    return [path for pattern in ("kubepods", "*/kubepods") for path in Path("/sys/fs/cgroup").glob(pattern)]
 
 
 def _kill(pid: int) -> None:
-    os.kill(pid, 9)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _mounts_below(folder: Path) -> list[str]:
@@ -378,10 +392,24 @@ def _mounts_below(folder: Path) -> list[str]:
 
 
 def _remove_cgroups() -> None:
-    """The empty groups that the kubelet made."""
-    for top in Path("/sys/fs/cgroup").glob("**/kubepods"):
-        for folder, _, _ in os.walk(top, topdown=False):
-            try:
-                os.rmdir(folder)
-            except OSError as error:
-                raise ClusterError(f"cannot remove the cgroup {folder}: {error}") from error
+    """The groups that the kubelet made; killed processes may take a moment to leave them."""
+    deadline = time.monotonic() + 10
+    for group in _pod_groups():
+        for folder, _, _ in os.walk(group, topdown=False):
+            while True:
+                try:
+                    os.rmdir(folder)
+                    break
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        raise ClusterError(f"cannot remove the cgroup {folder}: {error}") from error
+                    time.sleep(0.05)
+
+
+def _remove_traces(state: Path) -> None:
+    """What kubelet and CNI write elsewhere, at places that cannot be chosen."""
+    for link in Path("/var/log/containers").glob("*.log"):
+        if link.is_symlink() and str(link.readlink()).startswith(f"{state}/"):
+            link.unlink()
+    for result in Path("/var/lib/cni/results").glob(f"{network.CNI['name']}-*"):
+        result.unlink()

@@ -51,6 +51,13 @@ class Daemons:
             return None
         return record["pid"] if _started(record["pid"]) == record["started"] is not None else None
 
+    def runs_from(self, name: str, folder: str) -> bool:
+        """Whether the daemon runs, and its program is in that folder."""
+        if self.pid(name) is None:
+            return False
+        record = json.loads((self.folder / f"{name}.json").read_text())
+        return bool(record["command"].startswith(f"{folder}/"))
+
     def names(self) -> list[str]:
         return sorted(path.stem for path in self.folder.glob("*.json"))
 

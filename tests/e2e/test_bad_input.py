@@ -82,8 +82,8 @@ def test_malformed_requests_get_a_body_that_says_what_is_wrong(cluster: Cluster,
     workload.deploy(cluster, namespace, workload.queue(maxPayloadBytes=1024), workload.central_agent())
     with cluster.central_agent(namespace, "front") as http:
         for body, status, code in (
-            (b"{not json", 400, "INVALID_TASK"),
-            (b'{"priority": 99}', 400, "INVALID_TASK"),
+            (b"{not json", 400, "INVALID_JSON"),
+            (b'{"priority": 99}', 400, "INVALID_REQUEST"),
             (b'{"payload": "' + b"x" * 2000 + b'"}', 413, "PAYLOAD_TOO_LARGE"),
             (b'{"queue": "nowhere"}', 404, "QUEUE_NOT_FOUND"),
         ):

@@ -7,7 +7,6 @@ import yaml
 from tests.e2e import workload
 from tests.support.cluster import Cluster, KubectlError, Object
 
-
 REFUSED = [
     (workload.agent(handler="no colon"), "spec.handler"),
     (workload.agent(replicas=-1), "spec.replicas"),

@@ -129,8 +129,8 @@ class Cluster:
             "        if marker in (process / 'environ').read_bytes():\n"
             "            os.kill(int(process.name), signal.SIGKILL)\n"
             "            killed += 1\n"
-            "    except (FileNotFoundError, ProcessLookupError):\n"
-            "        continue  # gone by itself\n"
+            "    except (FileNotFoundError, ProcessLookupError, PermissionError):\n"
+            "        continue  # gone by itself, or the init process of a sandbox\n"
             "assert killed, 'no such process'\n"
         )
         name = f"killer-{pod[-5:]}"

@@ -47,8 +47,8 @@ class RedisServer:
     """Where its files go. Must exist."""
     append_only: bool = False
     password: str | None = None
-    acl: tuple[str, ...] = ()
-    """Lines `user …` of the configuration."""
+    settings: tuple[str, ...] = ()
+    """Further lines of its configuration."""
     port: int = 0
     """A free one is chosen for 0, and kept over restarts."""
     process: subprocess.Popen[bytes] | None = None
@@ -64,7 +64,7 @@ class RedisServer:
         return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, decode_responses=True, protocol=2)
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it, and wait until it answers. Raises RuntimeError, with its log, if it ends instead."""
         self.port = self.port or free_port()
         lines = [
             "bind 127.0.0.1",
@@ -74,7 +74,7 @@ class RedisServer:
             f"appendonly {'yes' if self.append_only else 'no'}",
             f"logfile {self.folder / 'server.log'}",
             *([] if self.password is None else [f"requirepass {self.password}"]),
-            *self.acl,
+            *self.settings,
         ]
         config = self.folder / "server.conf"
         config.write_text("\n".join(lines) + "\n")
@@ -84,7 +84,8 @@ class RedisServer:
 
     def _answers(self, client: redis.Redis) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "server.log").read_text()
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.binary} has ended: {(self.folder / 'server.log').read_text()}")
         try:
             return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError) as error:

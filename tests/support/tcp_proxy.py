@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP proxy that breaks connections at the worst moment: after the server has acted, before the client hears of it."""
+"""A TCP proxy that breaks connections at the worst moment: the server has acted, the client has not heard of it."""
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Self
 
 
@@ -15,6 +16,7 @@ class TcpProxy:
         self._links: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._cut_after: bytes | None = None
+        self._refuse = False
         self.cuts = 0
         """Replies that were swallowed."""
 
@@ -34,6 +36,16 @@ class TcpProxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    @contextlib.asynccontextmanager
+    async def refusing(self) -> AsyncIterator[None]:
+        """Break all connections, and accept no new ones until the end of the block."""
+        self._refuse = True
+        self.cut_all()
+        try:
+            yield
+        finally:
+            self._refuse = False
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
@@ -50,10 +62,15 @@ class TcpProxy:
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)
+        if self._refuse:
+            writer.transport.abort()
+            self._links.discard(task)
+            return
         try:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
             writer.transport.abort()
+            self._links.discard(task)
             return
         doomed = asyncio.Event()
         self._writers |= {writer, server_writer}

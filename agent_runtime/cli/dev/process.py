@@ -12,11 +12,14 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from agent_runtime.cli.dev.plan import HOST, ProcessPlan
 from kubeagents_api.labels import CONFIG_ENV, INSTANCE_ENV, TERMINATION_LOG_ENV
 from kubeagents_api.runtime_config import render
+
+if TYPE_CHECKING:
+    import httpx
 
 EXIT_FATAL = 78
 """Exit code of a runtime process whose configuration can never work (EX_CONFIG)."""
@@ -175,7 +178,7 @@ class Supervised:
                     if answer.is_success:
                         self.ready.set()
                         return
-                    self.not_ready_because = " ".join(answer.text.split())[:200] or f"/readyz says {answer.status_code}"
+                    self.not_ready_because = _troubles(answer)
                 await asyncio.sleep(_PROBE_SECONDS)
 
     def _last_words(self) -> str:
@@ -218,6 +221,15 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _troubles(answer: "httpx.Response") -> str:
+    """What a process that is not ready says about it."""
+    try:
+        checks = answer.json()["checks"]
+        return ", ".join(f"{name}: {trouble}" for name, trouble in checks.items() if trouble != "ok")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"/readyz answers {answer.status_code}"
 
 
 def _described(code: int) -> str:

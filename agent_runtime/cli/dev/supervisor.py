@@ -285,7 +285,8 @@ class Supervisor:
             self._finish(_End(code if code > 0 else 128 - code, f"the command ended with exit code {code}"))
         elif self._settings.keep_running:
             self._terminal.quiet = False
-            self._terminal.say("the agents keep running; Ctrl-C stops them")
+            where = f" at {centrals[0].url}" if centrals else ""
+            self._terminal.say(f"the agents keep running{where}; Ctrl-C stops them")
         else:
             self._finish(_End(0))
 

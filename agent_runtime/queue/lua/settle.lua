@@ -2,7 +2,8 @@
 --
 -- KEYS: records ready wake lanes scheduled leases running history dead totals done
 -- ARGV: result_ttl_s
---   then 5 for each attempt: kind, id, token, body, delay_ms
+--   then runs of neighbours that end the same way: kind, token, delay_ms, length,
+--   and for each attempt of the run: id, body
 -- `kind` is succeeded, failed, dead or retry. `body` is the result as JSON if succeeded, otherwise the members
 -- `"code":…,"message":…` of the failure. `delay_ms` counts for retry only.
 --
@@ -19,76 +20,105 @@
 
 local REFUSED, ACCEPTED, REPEATED, GONE = 0, 1, 2, 3
 local FIRST = 2
-local PER_ATTEMPT = 5
-local count = (#ARGV - FIRST + 1) / PER_ATTEMPT
 local now = clock()
 local now_text = digits(now)
-local ending = ',"at":' .. now_text .. ',"state":"'
 
-local ids, keys = {}, {}
-for n = 1, count do
-  ids[n] = ARGV[FIRST + (n - 1) * PER_ATTEMPT + 1]
-  keys[n] = records .. ids[n]
+local ids, keys, bodies, runs = {}, {}, {}, {}
+local at, count = FIRST, 0
+while at <= #ARGV do
+  local length = tonumber(ARGV[at + 3])
+  runs[#runs + 1] = {
+    kind = ARGV[at], token = ARGV[at + 1], delay = tonumber(ARGV[at + 2]), first = count + 1, last = count + length,
+  }
+  at = at + 4
+  for _ = 1, length do
+    count = count + 1
+    ids[count] = ARGV[at]
+    keys[count] = records .. ARGV[at]
+    bodies[count] = ARGV[at + 1]
+    at = at + 2
+  end
 end
 local holds = redis.call('HMGET', running, unpack(ids))
 local texts = redis.call('MGET', unpack(keys))
-local pasts = redis.call('EXISTS', history) == 1
+local any_past = redis.call('EXISTS', history) == 1
+local settled_with = {}
+local finished, died, succeeded = {}, {}, 0
 
-local replies = {}
-local ended, finished, died = {}, {}, {}
-local succeeded = 0
-local seen = {}
-for n = 1, count do
-  local at = FIRST + (n - 1) * PER_ATTEMPT
-  local id, hold, text = ids[n], holds[n], texts[n]
-  local kind, token, body = ARGV[at], ARGV[at + 2], ARGV[at + 3]
-  if token_of(hold) ~= token or seen[id] then
-    local mark = '"token":"' .. token .. '"'
-    local past = redis.call('HGET', history, id)
-    local before = seen[id] == token or text and string.find(text, mark, 1, true)
-      or past and string.find(past, mark, 1, true)
-    replies[n] = before and REPEATED or REFUSED
+-- Whether the attempt has been settled before, in this call or in an earlier one.
+local function was_settled(n, token)
+  local mark = '"token":"' .. token .. '"'
+  local past = redis.call('HGET', history, ids[n])
+  return settled_with[ids[n]] == token
+    or texts[n] and string.find(texts[n], mark, 1, true)
+    or past and string.find(past, mark, 1, true)
+end
+
+-- Add the failure to the task's past. Returns all failures and the place of the task.
+local function fail(n)
+  local attempt, place = string.match(holds[n], HOLD)
+  any_past = true
+  return remember(ids[n], attempt, place, open(holds[n]) .. ',"at":' .. now_text .. ',' .. bodies[n] .. '}'), place
+end
+
+local function retry(n, delay)
+  local _, place = fail(n)
+  if delay > 0 then
+    redis.call('ZADD', scheduled, digits(now + delay), ids[n])
+    ring('')
   else
-    seen[id] = token
-    ended[#ended + 1] = id
-    replies[n] = text and ACCEPTED or GONE
-    local failures = ''
-    if not text then
-      redis.call('HDEL', history, id)
-    elseif kind ~= 'succeeded' then
-      local attempt, place = string.match(hold, HOLD)
-      failures = remember(id, attempt, place, open(hold) .. ',"at":' .. now_text .. ',' .. body .. '}')
-      pasts = true
-      if kind == 'retry' then
-        local delay = tonumber(ARGV[at + 4])
-        if delay > 0 then
-          redis.call('ZADD', scheduled, digits(now + delay), id)
-          ring('')
-        else
-          local _, agent = head_of(id)
-          requeue(id, agent, place)
-        end
-      end
-    elseif pasts then
-      local past = redis.call('HGET', history, id)
-      if past then
-        local _, _, known = string.match(past, PAST)
-        failures = known
-      end
-    end
-    if text and kind ~= 'retry' then
-      finished[#finished + 1] = id
-      local outcome = string.sub(text, 1, -2) .. ',"outcome":' .. open(hold) .. ending .. kind .. '","failures":['
-        .. failures .. (kind == 'succeeded' and '],"result":' .. body .. '}}' or ']}}')
-      if kind == 'dead' then
-        redis.call('SET', keys[n], outcome)
-        died[#died + 1] = now_text
-        died[#died + 1] = id
+    local _, agent = head_of(ids[n])
+    requeue(ids[n], agent, place)
+  end
+end
+
+local function earlier_failures(n)
+  local past = any_past and redis.call('HGET', history, ids[n])
+  if not past then
+    return ''
+  end
+  local _, _, failures = string.match(past, PAST)
+  return failures
+end
+
+local function finish(n, kind, ending)
+  finished[#finished + 1] = ids[n]
+  local failures, closing
+  if kind == 'succeeded' then
+    succeeded = succeeded + 1
+    failures, closing = earlier_failures(n), '],"result":' .. bodies[n] .. '}}'
+  else
+    failures, closing = fail(n), ']}}'
+  end
+  local outcome = string.sub(texts[n], 1, -2) .. ',"outcome":' .. open(holds[n]) .. ending .. failures .. closing
+  if kind == 'dead' then
+    died[#died + 1] = now_text
+    died[#died + 1] = ids[n]
+    redis.call('SET', keys[n], outcome)
+  else
+    redis.call('SET', keys[n], outcome, 'EX', result_ttl_s)
+  end
+end
+
+local replies, ended = {}, {}
+for _, run in ipairs(runs) do
+  local kind, token = run.kind, run.token
+  local ending = ',"at":' .. now_text .. ',"state":"' .. kind .. '","failures":['
+  for n = run.first, run.last do
+    local id = ids[n]
+    if settled_with[id] or token_of(holds[n]) ~= token then
+      replies[n] = was_settled(n, token) and REPEATED or REFUSED
+    else
+      settled_with[id] = token
+      ended[#ended + 1] = id
+      replies[n] = ACCEPTED
+      if not texts[n] then
+        replies[n] = GONE
+        redis.call('HDEL', history, id)
+      elseif kind == 'retry' then
+        retry(n, run.delay)
       else
-        redis.call('SET', keys[n], outcome, 'EX', result_ttl_s)
-      end
-      if kind == 'succeeded' then
-        succeeded = succeeded + 1
+        finish(n, kind, ending)
       end
     end
   end
@@ -102,7 +132,7 @@ if #died > 0 then
   redis.call('ZADD', dead, unpack(died))
 end
 if #finished > 0 then
-  if pasts then
+  if any_past then
     redis.call('HDEL', history, unpack(finished))
   end
   if succeeded > 0 then

@@ -1,71 +1,80 @@
 -- Queue a batch of tasks: all of them, or none.
 --
 -- KEYS: records ready wake lanes sequence
--- ARGV: nonce
---   then 4 for each task: id, priority (0 to 9), agent ('' for any), its record from `"max_attempts":` on
+-- ARGV: nonce count
+--   then runs of neighbours that go to the same place: agent ('' for any), priority (0 to 9), length,
+--   and for each task of the run: id, its record from `"max_attempts":` on
 --
 -- Guarantee: atomic. A batch that is sent again with the same nonce, because the reply got lost, is applied once.
 -- Inside a priority tasks keep the order of the batch, and batches the order in which they arrive.
 --
--- Returns {0} QUEUED, or {1, i} DUPLICATE: the id of the i-th task (from 0) is taken, nothing was changed.
+-- Returns {0} QUEUED, or {1, n} DUPLICATE: the id of task n (from 0) is taken, nothing was changed.
 
 -- @include clock
 -- @include lane
 
+local QUEUED, DUPLICATE = 0, 1
 -- Lua's stack holds about 8,000 values; longer argument lists are cut.
 local CHUNK = 1000
-local PER_TASK = 4
-local FIRST = 2
-local count = (#ARGV - FIRST + 1) / PER_TASK
+local FIRST = 3
+count = tonumber(count)
 
-for start = 0, count - 1, CHUNK do
-  local keys = {}
-  for i = start, math.min(start + CHUNK, count) - 1 do
-    keys[#keys + 1] = records .. ARGV[FIRST + i * PER_TASK]
+local ids, keys, texts, runs = {}, {}, {}, {}
+local at, n = FIRST, 0
+while n < count do
+  local length = tonumber(ARGV[at + 2])
+  runs[#runs + 1] = { lane = lane_of(ARGV[at]), priority = tonumber(ARGV[at + 1]), first = n + 1, last = n + length }
+  at = at + 3
+  for _ = 1, length do
+    n = n + 1
+    ids[n] = ARGV[at]
+    keys[n] = records .. ARGV[at]
+    texts[n] = ARGV[at + 1]
+    at = at + 2
   end
-  if redis.call('EXISTS', unpack(keys)) > 0 then
-    for i, key in ipairs(keys) do
-      local head = redis.call('GETRANGE', key, 0, 127)
+end
+
+for start = 1, count, CHUNK do
+  local last = math.min(start + CHUNK - 1, count)
+  if redis.call('EXISTS', unpack(keys, start, last)) > 0 then
+    for i = start, last do
+      local head = redis.call('GETRANGE', keys[i], 0, 127)
       if head ~= '' then
         if string.match(head, '^{"task":{"at":%d+,"nonce":"(%x+)"') == nonce then
-          return { 0 }
+          return { QUEUED }
         end
-        return { 1, start + i - 1 }
+        return { DUPLICATE, i - 1 }
       end
     end
   end
 end
 
-local last = redis.call('INCRBY', sequence, count)
 local opening = '{"task":{"at":' .. digits(clock()) .. ',"nonce":"' .. nonce .. '",'
-local rung = {}
-for start = 0, count - 1, CHUNK do
-  local writes = {}
-  local members = {}
-  for i = start, math.min(start + CHUNK, count) - 1 do
-    local at = FIRST + i * PER_TASK
-    local id, agent = ARGV[at], ARGV[at + 2]
-    writes[#writes + 1] = records .. id
-    writes[#writes + 1] = opening .. ARGV[at + 3]
-    local lane = lane_of(agent)
-    local scored = members[lane]
-    if not scored then
-      scored = {}
-      members[lane] = scored
-    end
-    scored[#scored + 1] = (9 - ARGV[at + 1]) * PRIORITY_SPAN + last - count + i + 1
-    scored[#scored + 1] = id
+for start = 1, count, CHUNK do
+  local writes, size = {}, 0
+  for i = start, math.min(start + CHUNK - 1, count) do
+    writes[size + 1] = keys[i]
+    writes[size + 2] = opening .. texts[i]
+    size = size + 2
   end
   redis.call('MSET', unpack(writes))
-  for lane, scored in pairs(members) do
-    redis.call('ZADD', ready .. lane, unpack(scored))
-    rung[lane] = true
-  end
 end
-for lane in pairs(rung) do
-  if lane ~= '' then
-    redis.call('SADD', lanes, lane)
+
+local before = redis.call('INCRBY', sequence, count) - count
+for _, run in ipairs(runs) do
+  local base = (9 - run.priority) * PRIORITY_SPAN + before
+  for start = run.first, run.last, CHUNK do
+    local members, size = {}, 0
+    for i = start, math.min(start + CHUNK - 1, run.last) do
+      members[size + 1] = base + i
+      members[size + 2] = ids[i]
+      size = size + 2
+    end
+    redis.call('ZADD', ready .. run.lane, unpack(members))
   end
-  ring(lane)
+  if run.lane ~= '' then
+    redis.call('SADD', lanes, run.lane)
+  end
+  ring(run.lane)
 end
-return { 0 }
+return { QUEUED }

@@ -22,7 +22,7 @@ CLI = (sys.executable, "-m", "agent_runtime.cli.main")
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended. The texts are free of the terminal's line breaks."""
+    """A command that has ended."""
 
     code: int
     out: str
@@ -35,6 +35,7 @@ class Dev:
     def __init__(self, arguments: list[str], *, environment: dict[str, str], folder: Path) -> None:
         self._lines: list[str] = []
         self._temporary = Path(environment["TMPDIR"])
+        self.state_home = Path(environment["XDG_STATE_HOME"])
         self.process = subprocess.Popen(
             [*CLI, "dev", *arguments],
             env=environment,
@@ -131,30 +132,53 @@ def gone(pids: list[int]) -> bool:
     return True
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """An environment of its own for each test: no session, kubeconfig or setting of anybody else is in it."""
+def own_environment(folder: Path) -> dict[str, str]:
+    """An environment in which no session, kubeconfig or setting of anybody else can be seen."""
     for name in ("home", "tmp", "state"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("KUBE", "CI"))}
     return {
         **inherited,
-        "HOME": str(tmp_path / "home"),
-        "TMPDIR": str(tmp_path / "tmp"),
-        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+        "XDG_STATE_HOME": str(folder / "state"),
         "COLUMNS": "300",
+        # For `python -m` in any folder.
         "PYTHONPATH": f"{ROOT / 'crds'}{os.pathsep}{ROOT}",
     }
 
 
+def run_command(
+    arguments: tuple[object, ...], *, environment: dict[str, str], folder: Path, stdin: str = "", **more: str
+) -> Finished:
+    """Run a command of the CLI to its end; `more` are further environment variables."""
+    done = subprocess.run(
+        [*CLI, *map(str, arguments)],
+        env={**environment, **more},
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment of its own for each test."""
+    return own_environment(tmp_path)
+
+
 @pytest.fixture
 def dev(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Dev]]:
-    """Starts `kubeagents dev` with arguments; any port, unless one is given."""
+    """Starts `kubeagents dev` with arguments, on any port."""
     started: list[Dev] = []
 
     def start(*arguments: str | Path) -> Dev:
-        words = [str(argument) for argument in arguments]
-        session = Dev(words if "--port" in words else ["--port", "0", *words], environment=environment, folder=tmp_path)
+        session = Dev(["--port", "0", *map(str, arguments)], environment=environment, folder=tmp_path)
         started.append(session)
         return session
 
@@ -166,19 +190,4 @@ def dev(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., D
 @pytest.fixture
 def run(environment: dict[str, str], tmp_path: Path) -> Callable[..., Finished]:
     """Runs a command of the CLI to its end."""
-
-    def command(*arguments: str | Path, stdin: str = "", **more: str) -> Finished:
-        done = subprocess.run(
-            [*CLI, *map(str, arguments)],
-            env={**environment, **more},
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Finished(done.returncode, done.stdout, done.stderr)
-
-    return command
+    return lambda *arguments, **more: run_command(arguments, environment=environment, folder=tmp_path, **more)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who takes part in the tests."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
 
 from agent_runtime.queue import Claim, Failed, Succeeded, TaskQueue, Worker
-from kubeagents_api.task import TaskRequest
+from kubeagents_api.task import TaskRecord, TaskRequest
+from tests.support.redis_server import RedisServer
 
 ALICE = Worker(agent="echo", instance="echo-alice")
 BOB = Worker(agent="echo", instance="echo-bob")
@@ -17,6 +19,8 @@ NOW = 0.0
 """Do not wait."""
 SOON = 20.0
 """Seconds to wait for what is sure to come."""
+FOREVER = 3600.0
+"""Seconds for waits that somebody must end."""
 
 
 def tasks(*payloads: Any, **fields: Any) -> list[TaskRequest]:
@@ -48,3 +52,18 @@ def succeeded(claims: Sequence[Claim], result: Any = None) -> list[Succeeded]:
 def failed(claim: Claim, **fields: Any) -> list[Failed]:
     """A bad end for one."""
     return [Failed(claim, **{"code": "FAILED", "message": "ValueError: no", **fields})]
+
+
+def calls(server: RedisServer, command: str) -> int:
+    """How often the server has carried out a command."""
+    with server.client() as client:
+        counts = client.info("commandstats")
+    assert isinstance(counts, dict)
+    entry = counts.get(f"cmdstat_{command}")
+    return 0 if entry is None else int(entry["calls"])
+
+
+async def told(waiting: "asyncio.Task[list[TaskRecord]]") -> list[TaskRecord]:
+    """What a waiter hears; it must hear it long before it would look for itself."""
+    async with asyncio.timeout(SOON):
+        return await waiting

@@ -6,7 +6,19 @@ import asyncio
 from agent_runtime.queue import TaskQueue
 from kubeagents_api.task import TaskState
 from tests.integration.conftest import OpenQueue
-from tests.integration.queue.actors import ALICE, BOB, NOW, SOON, claim_one, failed, payloads, submit, succeeded
+from tests.integration.queue.actors import (
+    ALICE,
+    BOB,
+    FOREVER,
+    NOW,
+    SOON,
+    claim_one,
+    failed,
+    payloads,
+    submit,
+    succeeded,
+    told,
+)
 from tests.support.eventually import eventually_async
 
 
@@ -69,10 +81,10 @@ async def test_a_task_that_loses_its_lease_on_its_last_attempt_is_dead(open_test
     (task_id,) = await submit(queue, "work", max_attempts=2)
     for attempt in (1, 2):
         assert (await claim_one(queue)).attempt == attempt
-    waiting = asyncio.create_task(queue.wait([task_id], timeout_seconds=SOON))
+    waiting = asyncio.create_task(queue.wait([task_id], timeout_seconds=FOREVER))
     assert await queue.claim(BOB, limit=1, wait_seconds=0.5) == []
 
-    (record,) = await waiting
+    (record,) = await told(waiting)
     assert record.state is TaskState.DEAD
     assert [failure.code for failure in record.failures] == ["LEASE_EXPIRED", "LEASE_EXPIRED"]
     assert await queue.list_dead(limit=10) == [record]

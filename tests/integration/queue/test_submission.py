@@ -2,6 +2,7 @@
 """What is taken into the queue, and what is refused."""
 
 import pytest
+from pydantic import JsonValue
 
 from agent_runtime.queue import TaskQueue
 from kubeagents_api.errors import DuplicateTaskError, InvalidTaskError, PayloadTooLargeError
@@ -72,7 +73,7 @@ async def test_a_payload_at_the_limit_is_taken_and_one_over_it_is_refused(open_t
     [{"deep": [float("nan")]}, float("inf"), [1, {"a": float("-inf")}], 2**64, "\ud800"],
     ids=["nan", "infinite", "minus infinite", "more than 64 bits", "half a character"],
 )
-async def test_a_payload_that_json_cannot_hold_is_refused(queue: TaskQueue, payload: object) -> None:
+async def test_a_payload_that_json_cannot_hold_is_refused(queue: TaskQueue, payload: JsonValue) -> None:
     with pytest.raises(InvalidTaskError, match="its payload") as refused:
         await queue.submit([TaskRequest(payload=None), TaskRequest.model_construct(payload=payload)])
     assert refused.value.field == "payload"
@@ -81,7 +82,7 @@ async def test_a_payload_that_json_cannot_hold_is_refused(queue: TaskQueue, payl
 
 async def test_a_task_for_another_queue_is_refused(queue: TaskQueue) -> None:
     with pytest.raises(InvalidTaskError, match="is for queue 'other'") as refused:
-        await submit(queue, "work", queue="other")
+        await queue.submit(tasks("work", queue="other"))
     assert refused.value.field == "queue"
 
 

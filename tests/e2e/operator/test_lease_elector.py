@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The elector on a real API server, with clocks that tests can stop."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from agent_runtime.leader import LeaseElector
+from tests.support.cluster import Cluster, Object
+from tests.support.eventually import eventually_async
+
+NAME = "duty"
+
+
+class Clock:
+    """Monotonic time that can be moved on by hand."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return asyncio.get_running_loop().time() + self.ahead
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[ApiClient]:
+    configuration = Configuration()
+    load: Any = config.load_kube_config
+    await load(config_file=str(cluster.kubeconfig), client_configuration=configuration, persist_config=False)
+    async with ApiClient(configuration) as api:
+        yield api
+
+
+Start = Callable[..., Awaitable[LeaseElector]]
+
+
+@pytest.fixture
+async def start(client: ApiClient, namespace: str) -> AsyncIterator[Start]:
+    """Starts candidates and stops those that are left."""
+    started: list[LeaseElector] = []
+
+    async def make(
+        identity: str, *, duration: float = 3, create: bool = True, clock: Clock | None = None
+    ) -> LeaseElector:
+        elector = LeaseElector(
+            client=client,
+            identity=identity,
+            namespace=namespace,
+            name=NAME,
+            duration_seconds=duration,
+            create=create,
+            clock=clock,
+        )
+        await elector.start()
+        started.append(elector)
+        return elector
+
+    yield make
+    for elector in started:
+        await elector.stop()
+
+
+def lease(cluster: Cluster, namespace: str) -> Object:
+    found: Object = cluster.get(namespace, "lease", NAME)["spec"]
+    return found
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    async with asyncio.timeout(seconds):
+        yield
+
+
+async def test_of_several_candidates_one_leads(cluster: Cluster, namespace: str, start: Start) -> None:
+    electors = [await start(f"pod-{number}") for number in range(4)]
+
+    async with within(20):
+        await asyncio.wait(
+            [asyncio.ensure_future(one.wait_until_leading()) for one in electors], return_when=asyncio.FIRST_COMPLETED
+        )
+
+    leaders = [one for one in electors if one.is_leader]
+    assert len(leaders) == 1
+    spec = lease(cluster, namespace)
+    assert (spec["holderIdentity"], spec["leaseTransitions"]) == (leaders[0].identity, leaders[0].fencing)
+
+
+async def test_an_orderly_stop_hands_over_before_the_lease_runs_out(
+    cluster: Cluster, namespace: str, start: Start
+) -> None:
+    first = await start("first", duration=300)
+    async with within(20):
+        assert await first.wait_until_leading() == 1
+        second = await start("second", duration=300)
+
+        await first.stop()
+
+        assert not first.is_leader
+        assert await second.wait_until_leading() == 2
+        await first.wait_until_lost()
+
+
+async def test_a_frozen_leader_knows_that_it_leads_no_more_before_it_does_anything(
+    cluster: Cluster, namespace: str, start: Start
+) -> None:
+    clock = Clock()
+    elector = await start("frozen", duration=60, clock=clock)
+    async with within(20):
+        await elector.wait_until_leading()
+
+        clock.ahead += 41  # two thirds of the duration: nothing has run meanwhile
+
+        assert not elector.is_leader
+
+
+async def test_a_rival_waits_for_the_whole_duration_since_it_first_looked(
+    cluster: Cluster, namespace: str, start: Start
+) -> None:
+    dead = {"holderIdentity": "dead", "leaseDurationSeconds": 60, "leaseTransitions": 7}
+    cluster.apply(
+        namespace,
+        {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}, "spec": dead},
+    )
+    clock = Clock()
+    elector = await start("rival", clock=clock)
+    async with within(20):
+
+        async def looked() -> bool:
+            return elector.holder == "dead"
+
+        await eventually_async(looked, what="the rival has looked")
+        clock.ahead += 55
+        assert lease(cluster, namespace)["holderIdentity"] == "dead"
+
+        clock.ahead += 10
+        assert await elector.wait_until_leading() == 8
+
+
+async def test_a_term_has_a_number_of_its_own_also_for_a_process_of_the_same_name(
+    cluster: Cluster, namespace: str, start: Start
+) -> None:
+    old = {"holderIdentity": "same", "leaseDurationSeconds": 60, "leaseTransitions": 7}
+    cluster.apply(
+        namespace,
+        {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}, "spec": old},
+    )
+    elector = await start("same")
+    async with within(20):
+        assert await elector.wait_until_leading() == 8
+
+
+async def test_a_leader_whose_lease_was_taken_stops_at_its_next_renewal(
+    cluster: Cluster, namespace: str, start: Start
+) -> None:
+    elector = await start("robbed", duration=30)
+    async with within(20):
+        await elector.wait_until_leading()
+        stolen = {"spec": {"holderIdentity": "thief", "leaseTransitions": 9}}
+        cluster.kubectl("-n", namespace, "patch", "lease", NAME, "--type=merge", "-p", json.dumps(stolen))
+
+        await elector.wait_until_lost()
+
+        assert not elector.is_leader
+        assert elector.holder == "thief"
+
+
+async def test_a_touch_of_the_object_costs_nobody_the_term(cluster: Cluster, namespace: str, start: Start) -> None:
+    elector = await start("calm", duration=6)
+    async with within(30):
+        term = await elector.wait_until_leading()
+        cluster.kubectl("-n", namespace, "label", "lease", NAME, "touched=1")
+        before = lease(cluster, namespace)["renewTime"]
+
+        async def renewed() -> bool:
+            return bool(lease(cluster, namespace)["renewTime"] > before)
+
+        await eventually_async(renewed, what="the next renewal", timeout=10)
+        assert elector.is_leader
+        assert elector.fencing == term
+
+
+async def test_without_create_a_candidate_waits_for_the_lease(
+    cluster: Cluster, namespace: str, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    elector = await start("patient", create=False)
+    async with within(30):
+
+        async def looked() -> bool:
+            return "does not exist yet" in caplog.text
+
+        await eventually_async(looked, what="the candidate has looked")
+        assert not elector.is_leader
+        cluster.apply(namespace, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}})
+
+        assert await elector.wait_until_leading() == 1

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from typing import Any
+
+import pytest
+
+from kubeagents_api.labels import CONFIG_HASH
+from kubeagents_api.task_queue import TaskQueueSpec
+from kubeagents_operator.desired.agent import AgentInputs, children
+from kubeagents_operator.observed import TEMPLATE_HASH
+from tests.unit.operator.objects import DEFAULTS, access, agent_spec, owner
+
+OWNER_REFERENCE = {
+    "apiVersion": "kubeagents.dev/v1alpha1",
+    "kind": "Agent",
+    "name": "echo",
+    "uid": "uid-1",
+    "controller": True,
+    "blockOwnerDeletion": True,
+}
+LABELS = {
+    "app.kubernetes.io/name": "kubeagents-agent",
+    "app.kubernetes.io/instance": "echo",
+    "app.kubernetes.io/component": "agent",
+    "app.kubernetes.io/managed-by": "kubeagents",
+    "kubeagents.dev/kind": "Agent",
+    "kubeagents.dev/name": "echo",
+}
+SELECTOR = {"kubeagents.dev/kind": "Agent", "kubeagents.dev/name": "echo"}
+
+
+def made(code_digest: str = "", digest: str = "d1", queue: TaskQueueSpec | None = None, **spec: Any) -> dict[str, Any]:
+    """The children by kind."""
+    inputs = AgentInputs(
+        owner=owner(),
+        spec=agent_spec(**spec),
+        queue=queue or TaskQueueSpec(),
+        access=access(digest=digest),
+        code_digest=code_digest,
+    )
+    return {manifest["kind"]: manifest for manifest in children(inputs, DEFAULTS)}
+
+
+def template(manifests: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = manifests["Deployment"]["spec"]["template"]
+    return found
+
+
+def container(manifests: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = template(manifests)["spec"]["containers"][0]
+    return found
+
+
+def test_what_a_pod_needs_is_written_before_the_pods() -> None:
+    assert list(made()) == ["ServiceAccount", "ConfigMap", "Service", "Deployment"]
+
+
+def test_every_child_says_whose_it_is() -> None:
+    for manifest in made().values():
+        assert manifest["metadata"] == {
+            "name": "echo-agent",
+            "namespace": "shop",
+            "labels": LABELS,
+            "ownerReferences": [OWNER_REFERENCE],
+        }
+
+
+def test_the_pods_of_an_agent() -> None:
+    deployment = made(replicas=3, drainSeconds=60, progressDeadlineSeconds=120)["Deployment"]
+    annotations = deployment["spec"]["template"]["metadata"].pop("annotations")
+
+    assert set(annotations) == {CONFIG_HASH, TEMPLATE_HASH}
+    assert deployment["spec"] == {
+        "replicas": 3,
+        "selector": {"matchLabels": SELECTOR},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
+        "progressDeadlineSeconds": 120,
+        "template": {
+            "metadata": {"labels": LABELS},
+            "spec": {
+                "serviceAccountName": "echo-agent",
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "terminationGracePeriodSeconds": 70,
+                "containers": [
+                    {
+                        "name": "runtime",
+                        "image": "runtime:1",
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["python", "-m", "agent_runtime"],
+                        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+                        "env": [
+                            {"name": "KUBEAGENTS_CONFIG", "value": "/etc/kubeagents/config.json"},
+                            {
+                                "name": "KUBEAGENTS_INSTANCE",
+                                "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
+                            },
+                            {"name": "KUBEAGENTS_TERMINATION_LOG", "value": "/dev/termination-log"},
+                            {
+                                "name": "KUBEAGENTS_QUEUE_0_URL",
+                                "valueFrom": {"secretKeyRef": {"name": "work-redis", "key": "url"}},
+                            },
+                        ],
+                        "volumeMounts": [
+                            {"name": "config", "mountPath": "/etc/kubeagents", "readOnly": True},
+                            {"name": "tmp", "mountPath": "/tmp"},
+                        ],
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "capabilities": {"drop": ["ALL"]},
+                            "readOnlyRootFilesystem": True,
+                        },
+                        "terminationMessagePath": "/dev/termination-log",
+                        "terminationMessagePolicy": "FallbackToLogsOnError",
+                        "startupProbe": {
+                            "httpGet": {"path": "/healthz", "port": "http"},
+                            "timeoutSeconds": 5,
+                            "periodSeconds": 1,
+                            "failureThreshold": 300,
+                        },
+                        "livenessProbe": {
+                            "httpGet": {"path": "/healthz", "port": "http"},
+                            "timeoutSeconds": 5,
+                            "periodSeconds": 10,
+                            "failureThreshold": 3,
+                        },
+                        "readinessProbe": {
+                            "httpGet": {"path": "/readyz", "port": "http"},
+                            "timeoutSeconds": 5,
+                            "periodSeconds": 3,
+                            "failureThreshold": 2,
+                        },
+                    }
+                ],
+                "volumes": [
+                    {"name": "config", "configMap": {"name": "echo-agent"}},
+                    {"name": "tmp", "emptyDir": {}},
+                ],
+            },
+        },
+    }
+
+
+def test_an_agent_has_an_identity_that_opens_nothing() -> None:
+    assert made()["ServiceAccount"]["automountServiceAccountToken"] is False
+
+
+def test_the_service_leads_to_the_http_port() -> None:
+    assert made()["Service"]["spec"] == {
+        "type": "ClusterIP",
+        "selector": SELECTOR,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP", "targetPort": "http"}],
+    }
+
+
+def test_the_config_map_has_the_runtime_configuration() -> None:
+    config = json.loads(made(concurrency=5)["ConfigMap"]["data"]["config.json"])
+
+    assert (config["kind"], config["handler"], config["concurrency"]) == ("Agent", "echo:handle", 5)
+    assert config["queue"]["name"] == "work"
+
+
+def test_code_from_a_config_map_is_mounted() -> None:
+    pods = made(code={"configMapRef": {"name": "my-code"}})
+
+    assert {"name": "code", "configMap": {"name": "my-code"}} in template(pods)["spec"]["volumes"]
+    assert {"name": "code", "mountPath": "/agent/code", "readOnly": True} in container(pods)["volumeMounts"]
+    assert json.loads(pods["ConfigMap"]["data"]["config.json"])["codePath"] == "/agent/code"
+
+
+def test_what_the_user_says_about_the_pods_is_taken_over() -> None:
+    pods = made(
+        image="mine:2",
+        imagePullPolicy="Always",
+        imagePullSecrets=[{"name": "registry"}],
+        env=[{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        resources={"requests": {"cpu": "1000m", "memory": "0.5Gi"}, "limits": {}},
+        nodeSelector={"disk": "ssd"},
+        tolerations=[{"key": "gpu", "operator": "Exists"}],
+    )
+    spec, runtime = template(pods)["spec"], container(pods)
+
+    assert (runtime["image"], runtime["imagePullPolicy"]) == ("mine:2", "Always")
+    assert runtime["env"][-2:] == [
+        {"name": "A", "value": "1"},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+    ]
+    assert runtime["resources"] == {"requests": {"cpu": "1", "memory": "512Mi"}}
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["nodeSelector"] == {"disk": "ssd"}
+    assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"concurrency": 7},
+        {"digest": "d2"},
+        {"code_digest": "c2", "code": {"configMapRef": {"name": "my-code"}}},
+        {"queue": TaskQueueSpec(lease_seconds=60.0)},
+    ],
+    ids=["the configuration", "the redis url", "the code", "a policy of the queue"],
+)
+def test_the_pods_roll_when_what_they_read_at_the_start_changes(change: dict[str, Any]) -> None:
+    base = made(code_digest="c1", code=change.get("code")) if "code" in change else made()
+
+    annotation = template(base)["metadata"]["annotations"][CONFIG_HASH]
+    assert template(made(**change))["metadata"]["annotations"][CONFIG_HASH] != annotation
+
+
+def test_scaling_rolls_no_pods() -> None:
+    assert template(made(replicas=1)) == template(made(replicas=9))
+
+
+def test_the_template_hash_tells_templates_apart() -> None:
+    def of(pods: dict[str, Any]) -> str:
+        word: str = template(pods)["metadata"]["annotations"][TEMPLATE_HASH]
+        return word
+
+    assert of(made()) == of(made(replicas=9))
+    assert of(made()) != of(made(image="mine:2"))
+
+
+def test_no_manifest_has_an_empty_list_or_map_that_the_api_server_would_drop() -> None:
+    def empty(value: Any, path: str) -> list[str]:
+        if isinstance(value, dict):
+            found = [path] if not value and not path.endswith("emptyDir") else []
+            return found + [one for key, item in value.items() for one in empty(item, f"{path}.{key}")]
+        if isinstance(value, list):
+            return ([] if value else [path]) + [one for item in value for one in empty(item, f"{path}[]")]
+        return []
+
+    assert empty(made(env=[], tolerations=[], resources={}), "") == []

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from typing import Any
+
+from kubeagents_api.central_agent import CentralAgentSpec
+from kubeagents_api.task_queue import TaskQueueSpec
+from kubeagents_operator.desired.central_agent import CentralAgentInputs, children
+from tests.unit.operator.objects import DEFAULTS, access, owner
+
+
+def made(**spec: Any) -> dict[str, Any]:
+    """The children by kind."""
+    inputs = CentralAgentInputs(
+        owner=owner("CentralAgent", "hub"),
+        spec=CentralAgentSpec.model_validate({"queueRefs": [{"name": "work"}, {"name": "mail"}], **spec}),
+        queues={"work": TaskQueueSpec(), "mail": TaskQueueSpec()},
+        access=(access(0), access(1, of="mail-redis")),
+    )
+    return {manifest["kind"]: manifest for manifest in children(inputs, DEFAULTS)}
+
+
+def test_the_children_of_a_central_agent() -> None:
+    names = {kind: manifest["metadata"]["name"] for kind, manifest in made().items()}
+
+    assert names == {
+        "ServiceAccount": "hub-central",
+        "Role": "hub-central",
+        "RoleBinding": "hub-central",
+        "Lease": "hub-leader",
+        "ConfigMap": "hub-central",
+        "Service": "hub-central",
+        "Deployment": "hub-central",
+    }
+
+
+def test_its_pods_may_compete_for_their_own_lease_and_nothing_else() -> None:
+    manifests = made()
+
+    assert manifests["Role"]["rules"] == [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["hub-leader"],
+            "verbs": ["get", "update", "patch"],
+        }
+    ]
+    assert manifests["RoleBinding"]["roleRef"]["name"] == "hub-central"
+    assert manifests["RoleBinding"]["subjects"] == [
+        {"kind": "ServiceAccount", "name": "hub-central", "namespace": "shop"}
+    ]
+    assert manifests["Deployment"]["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+
+
+def test_the_spec_of_the_lease_belongs_to_the_leader() -> None:
+    assert "spec" not in made()["Lease"]
+
+
+def test_each_queue_has_its_url() -> None:
+    env = made()["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    urls = {one["name"]: one["valueFrom"]["secretKeyRef"]["name"] for one in env if one["name"].endswith("_URL")}
+
+    assert urls == {"KUBEAGENTS_QUEUE_0_URL": "work-redis", "KUBEAGENTS_QUEUE_1_URL": "mail-redis"}
+
+
+def test_the_configuration_names_queues_and_lease() -> None:
+    config = json.loads(made(leaseDurationSeconds=9)["ConfigMap"]["data"]["config.json"])
+
+    assert [queue["name"] for queue in config["queues"]] == ["work", "mail"]
+    assert config["leader"] == {"type": "lease", "leaseName": "hub-leader", "leaseDurationSeconds": 9}
+
+
+def test_the_service_is_what_the_user_asks_for() -> None:
+    spec = made(service={"type": "NodePort", "port": 8000})["Service"]["spec"]
+
+    assert spec["type"] == "NodePort"
+    assert spec["ports"] == [{"name": "http", "port": 8000, "protocol": "TCP", "targetPort": "http"}]

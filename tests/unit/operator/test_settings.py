@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from kubeagents_api.errors import RuntimeConfigError
+from kubeagents_operator.settings import load
+
+
+def test_an_empty_environment_gives_settings_that_work() -> None:
+    settings = load({})
+
+    assert settings.watch_namespaces == ()
+    assert settings.concurrency == 8
+    assert settings.lease_namespace
+    assert settings.instance
+
+
+def test_each_field_has_a_variable() -> None:
+    settings = load(
+        {
+            "KUBEAGENTS_WATCH_NAMESPACES": "shop, mail",
+            "KUBEAGENTS_RUNTIME_IMAGE": "runtime:1",
+            "KUBEAGENTS_INSTANCE": "operator-0",
+            "KUBEAGENTS_LEASE_NAMESPACE": "system",
+            "KUBEAGENTS_CONCURRENCY": "3",
+            "KUBEAGENTS_SAMPLE_SECONDS": "2.5",
+        }
+    )
+
+    assert settings.watch_namespaces == ("shop", "mail")
+    assert settings.runtime_image == "runtime:1"
+    assert settings.instance == "operator-0"
+    assert settings.lease_namespace == "system"
+    assert (settings.concurrency, settings.sample_seconds) == (3, 2.5)
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert load({"KUBEAGENTS_WATCH_NAMESPACES": "", "KUBEAGENTS_CONCURRENCY": ""}).concurrency == 8
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("KUBEAGENTS_CONCURRENCY", "many"),
+        ("KUBEAGENTS_HTTP_PORT", "70000"),
+        ("KUBEAGENTS_IMAGE_PULL_POLICY", "Sometimes"),
+        ("KUBEAGENTS_LEASE_DURATION_SECONDS", "1"),
+    ],
+)
+def test_a_faulty_variable_is_named(variable: str, value: str) -> None:
+    with pytest.raises(RuntimeConfigError, match=variable):
+        load({variable: value})
+
+
+def test_a_pattern_is_no_namespace() -> None:
+    with pytest.raises(RuntimeConfigError, match="patterns are not supported"):
+        load({"KUBEAGENTS_WATCH_NAMESPACES": "team-*"})

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from kubeagents_api.agent import AgentStatus
+from kubeagents_api.conditions import ConditionType, Reason
+from kubeagents_api.task import InstanceInfo, QueueStats
+from kubeagents_operator.sampler import Sample, Trouble
+from kubeagents_operator.status.agent import AgentState, report
+from kubeagents_operator.status.conditions import Previous, Report, stalled
+from kubeagents_operator.status.workload import PodsState, QueueState
+from tests.support.kstatus import kstatus
+from tests.unit.operator.objects import TEMPLATE, pod, rollout
+
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+LONG_AGO = "2026-01-01T11:00:00Z"
+JUST_NOW = "2026-01-01T11:59:58Z"
+STATS = QueueStats(queue="work", queued=0, running=0, scheduled=0, dead=0, succeeded_total=0, failed_total=0)
+
+
+def instance(name: str, running: int = 0, agent: str = "echo") -> InstanceInfo:
+    return InstanceInfo(
+        agent=agent,
+        instance=name,
+        queue="work",
+        version="1",
+        concurrency=16,
+        running=running,
+        started_at=NOW,
+        last_beat_at=NOW,
+        healthy=True,
+    )
+
+
+def sample(*instances: InstanceInfo) -> Sample:
+    return Sample(stats=STATS, instances=instances, healthy={15.0: frozenset(one.instance for one in instances)})
+
+
+READY = pod("echo-1", ready=True, ready_since=LONG_AGO)
+HEALTHY = AgentState(
+    name="echo",
+    obstacle=None,
+    pods=PodsState(wanted=1, selector="a=b", rollout=rollout(), template=TEMPLATE, pods=(READY,)),
+    queue=QueueState("work", None, sample(instance("echo-1", running=3))),
+    heartbeat_seconds=5.0,
+    image="runtime:2",
+    endpoint="http://echo-agent.shop.svc:8080",
+)
+UNREACHABLE = Trouble(Reason.REDIS_UNREACHABLE, "Redis does not answer")
+MISSING = Trouble(Reason.DEPENDENCY_NOT_FOUND, "does not exist: create it")
+
+
+def of(state: AgentState, before: dict[str, Any] | None = None) -> Report:
+    return report(state, Previous(before or {}), now=NOW)
+
+
+def status(made: Report, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The status as it is written."""
+    conditions = Previous(before or {}).merged(made.facts, generation=4, now=NOW)
+    fields = {name: value for name, value in made.fields.items() if value is not None}
+    return {"observedGeneration": 4, "conditions": conditions, **fields}
+
+
+def says(made: Report, type_: ConditionType) -> tuple[str, Reason]:
+    return next((fact.status, fact.reason) for fact in made.facts if fact.type == type_)
+
+
+def pods(**changes: Any) -> AgentState:
+    return replace(HEALTHY, pods=replace(HEALTHY.pods, **changes))
+
+
+def queue(trouble: Trouble | None = None, seen: Sample | None = None) -> AgentState:
+    return replace(HEALTHY, queue=QueueState("work", trouble, seen))
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "reason"),
+    [
+        (HEALTHY, "Current", Reason.AVAILABLE),
+        (pods(wanted=0, rollout=rollout(wanted=0), pods=()), "Current", Reason.SCALED_TO_ZERO),
+        (pods(rollout=None, pods=()), "InProgress", Reason.ROLLING_OUT),
+        (pods(rollout=rollout(ready=0)), "InProgress", Reason.ROLLING_OUT),
+        (queue(trouble=MISSING), "InProgress", Reason.DEPENDENCY_NOT_FOUND),
+        (queue(seen=Sample(trouble=UNREACHABLE)), "InProgress", Reason.REDIS_UNREACHABLE),
+        (queue(seen=sample()), "InProgress", Reason.HEARTBEAT_MISSED),
+        (replace(HEALTHY, obstacle=stalled(Reason.CREATE_FORBIDDEN, "quota")), "Failed", Reason.CREATE_FORBIDDEN),
+        (
+            pods(rollout=rollout(ready=0, conditions={"Progressing": ("False", "ProgressDeadlineExceeded", "")})),
+            "Failed",
+            Reason.PROGRESS_DEADLINE_EXCEEDED,
+        ),
+    ],
+)
+def test_tools_read_the_state_from_the_status(state: AgentState, expected: str, reason: Reason) -> None:
+    made = of(state)
+    written = status(made)
+
+    AgentStatus.model_validate(written)  # nothing in it that the CRD does not know
+    assert kstatus({"metadata": {"generation": 4}, "status": written}) == expected
+    assert kstatus({"metadata": {"generation": 5}, "status": written}) == "InProgress"
+    assert made.verdict.reason == reason
+    true = {fact.type for fact in made.facts if fact.status == "True"}
+    assert len(true & {ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED}) == 1
+
+
+def test_the_scale_subresource_and_the_columns_are_always_filled() -> None:
+    assert of(pods(wanted=3, rollout=rollout(wanted=3, ready=2))).fields == {
+        "replicas": 3,
+        "readyReplicas": 2,
+        "ready": "2/3",
+        "selector": "a=b",
+        "running": 3,
+        "endpoint": "http://echo-agent.shop.svc:8080",
+        "version": None,
+    }
+    nothing_yet = of(pods(rollout=None, pods=())).fields
+    assert (nothing_yet["replicas"], nothing_yet["readyReplicas"], nothing_yet["ready"]) == (0, 0, "0/1")
+
+
+def test_the_version_is_that_of_the_pods_not_that_of_the_spec() -> None:
+    assert of(HEALTHY).fields["version"] == "runtime:2"
+    assert of(pods(rollout=rollout(ready=0)), {"version": "runtime:1"}).fields["version"] == "runtime:1"
+
+
+def test_it_stays_available_while_an_old_version_serves() -> None:
+    state = pods(rollout=rollout(replicas=2, updated=1, ready=1))
+
+    assert says(of(state), ConditionType.AVAILABLE) == ("True", Reason.AVAILABLE)
+    assert says(of(state), ConditionType.READY) == ("False", Reason.ROLLING_OUT)
+
+
+def test_scaled_to_zero() -> None:
+    made = of(pods(wanted=0, rollout=rollout(wanted=0), pods=()))
+
+    assert says(made, ConditionType.SCALED_TO_ZERO) == ("True", Reason.SCALED_TO_ZERO)
+    assert says(made, ConditionType.AVAILABLE) == ("True", Reason.SCALED_TO_ZERO)
+    assert says(made, ConditionType.HEARTBEAT_HEALTHY) == ("Unknown", Reason.NOT_REQUIRED)
+
+
+def test_a_pod_that_is_ready_but_silent_is_named() -> None:
+    made = of(queue(seen=sample()))
+    fact = next(fact for fact in made.facts if fact.type == ConditionType.HEARTBEAT_HEALTHY)
+
+    assert (fact.status, fact.reason) == ("False", Reason.HEARTBEAT_MISSED)
+    assert "echo-1" in fact.message
+
+
+def test_a_pod_that_has_just_become_ready_may_take_its_time_for_the_first_heartbeat() -> None:
+    fresh = replace(READY, ready_since=JUST_NOW)
+    made = of(replace(queue(seen=sample()), pods=replace(HEALTHY.pods, pods=(fresh,))))
+
+    assert says(made, ConditionType.HEARTBEAT_HEALTHY)[0] == "Unknown"
+    assert says(made, ConditionType.READY)[0] == "True"
+    assert made.again == pytest.approx(15 + 30 - 2 + 1)
+
+
+def test_what_is_not_known_yet_after_a_restart_stays_as_it_was() -> None:
+    before = status(of(HEALTHY))
+
+    made = of(queue(seen=None), before)
+
+    assert status(made, before) == before
+
+
+def test_running_tasks_are_those_of_its_own_pods() -> None:
+    seen = sample(instance("echo-1", running=2), instance("other-1", running=9, agent="other"))
+
+    assert of(queue(seen=seen)).fields["running"] == 2
+    assert of(queue(seen=Sample(trouble=UNREACHABLE))).fields["running"] is None
+
+
+def test_a_transition_changes_its_time_and_nothing_else_does() -> None:
+    before = status(of(HEALTHY))
+    for condition in before["conditions"]:
+        condition["lastTransitionTime"] = LONG_AGO
+
+    after = {one["type"]: one for one in status(of(queue(seen=Sample(trouble=UNREACHABLE))), before)["conditions"]}
+
+    assert after["Ready"]["lastTransitionTime"] == "2026-01-01T12:00:00Z"
+    assert after["QueueConnected"]["lastTransitionTime"] == "2026-01-01T12:00:00Z"
+    assert after["Available"]["lastTransitionTime"] == LONG_AGO
+    assert after["Stalled"]["lastTransitionTime"] == LONG_AGO

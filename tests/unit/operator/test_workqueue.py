@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from kubeagents_api.errors import TemporaryError
+from kubeagents_operator.keys import Key
+from kubeagents_operator.metrics import QueueMetrics
+from kubeagents_operator.workqueue import Backoff, WorkQueue
+from tests.support.eventually import eventually_async
+
+A, B, C = (Key("Agent", "shop", name) for name in "abc")
+FAST = Backoff(initial=0.001, longest=0.01)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def make(registry: CollectorRegistry, *, concurrency: int = 1, run_timeout: float = 5.0) -> WorkQueue:
+    return WorkQueue(metrics=QueueMetrics(registry), concurrency=concurrency, backoff=FAST, run_timeout=run_timeout)
+
+
+@asynccontextmanager
+async def running(queue: WorkQueue, reconcile: Callable[[Key], Awaitable[float | None]]) -> AsyncIterator[None]:
+    task = asyncio.create_task(queue.run(reconcile))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+class Recorded:
+    """A reconcile that waits for permission and remembers its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[Key] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.go = asyncio.Event()
+
+    async def __call__(self, key: Key) -> float | None:
+        self.calls.append(key)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await self.go.wait()
+        finally:
+            self.at_once -= 1
+        return None
+
+    async def until(self, count: int) -> None:
+        async def enough() -> bool:
+            return len(self.calls) >= count
+
+        await eventually_async(enough, what=f"{count} calls", timeout=5, every=0.002)
+
+
+async def test_a_key_that_waits_already_is_not_queued_twice(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    reconcile.go.set()
+    for key in (A, B, A, A):
+        queue.add(key)
+
+    async with running(queue, reconcile):
+        await reconcile.until(2)
+
+    assert reconcile.calls == [A, B]
+
+
+async def test_a_key_that_is_added_while_it_runs_runs_once_more_and_never_twice_at_a_time(
+    registry: CollectorRegistry,
+) -> None:
+    queue, reconcile = make(registry, concurrency=4), Recorded()
+    queue.add(A)
+    async with running(queue, reconcile):
+        await reconcile.until(1)
+        queue.add(A)
+        queue.add(A)
+        assert queue.running == {A}
+        reconcile.go.set()
+        await reconcile.until(2)
+
+    assert reconcile.calls == [A, A]
+    assert reconcile.most_at_once == 1
+
+
+async def test_no_more_keys_run_at_a_time_than_allowed(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry, concurrency=2), Recorded()
+    for key in (A, B, C):
+        queue.add(key)
+    async with running(queue, reconcile):
+        await reconcile.until(2)
+        assert len(queue) == 1
+        reconcile.go.set()
+        await reconcile.until(3)
+
+    assert reconcile.most_at_once == 2
+
+
+async def test_what_fails_is_tried_again_until_it_succeeds(registry: CollectorRegistry) -> None:
+    queue = make(registry)
+    done = asyncio.Event()
+    tries = 0
+
+    async def reconcile(key: Key) -> float | None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise TemporaryError("not yet")
+        done.set()
+        return None
+
+    queue.add(A)
+    async with running(queue, reconcile):
+        await asyncio.wait_for(done.wait(), 5)
+
+    assert tries == 4
+    assert registry.get_sample_value(
+        "kubeagents_operator_reconciles_total", {"kind": "Agent", "outcome": "error"}
+    ) == pytest.approx(3)
+
+
+async def test_a_defect_in_one_reconcile_does_not_end_the_others(
+    registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = make(registry)
+    done = asyncio.Event()
+
+    async def reconcile(key: Key) -> float | None:
+        if key == A:
+            raise KeyError("defect")
+        done.set()
+        return None
+
+    queue.add(A)
+    queue.add(B)
+    async with running(queue, reconcile):
+        await asyncio.wait_for(done.wait(), 5)
+
+    assert "Agent shop/a" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_a_reconcile_that_hangs_is_cut_and_tried_again(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry, run_timeout=0.02), Recorded()
+    queue.add(A)
+
+    async with running(queue, reconcile):
+        await reconcile.until(2)
+
+    assert reconcile.calls[:2] == [A, A]
+
+
+async def test_a_reconcile_that_asks_to_be_called_again_is(registry: CollectorRegistry) -> None:
+    queue = make(registry)
+    calls: list[Key] = []
+    done = asyncio.Event()
+
+    async def reconcile(key: Key) -> float | None:
+        calls.append(key)
+        if len(calls) == 3:
+            done.set()
+            return None
+        return 0.001
+
+    queue.add(A)
+    async with running(queue, reconcile):
+        await asyncio.wait_for(done.wait(), 5)
+
+    assert calls == [A, A, A]
+
+
+async def test_the_earlier_of_two_delays_counts(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    reconcile.go.set()
+    queue.add_after(A, 3600)
+    queue.add_after(A, 0.001)
+    queue.add_after(B, 3600)
+
+    async with running(queue, reconcile):
+        await reconcile.until(1)
+
+    assert reconcile.calls == [A]
+
+
+async def test_a_forgotten_key_does_not_come_back(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    reconcile.go.set()
+    queue.add_after(A, 0.001)
+    queue.forget(A)
+    queue.add_after(B, 0.002)
+
+    async with running(queue, reconcile):
+        await reconcile.until(1)
+
+    assert reconcile.calls == [B]
+
+
+async def test_it_is_stuck_only_while_there_is_work_that_does_not_move(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    assert queue.stuck_seconds() == 0
+    queue.add(A)
+    async with running(queue, reconcile):
+        await reconcile.until(1)
+
+        async def some_time_passed() -> bool:
+            return queue.stuck_seconds() > 0
+
+        await eventually_async(some_time_passed, what="time passes", timeout=5, every=0.001)
+        reconcile.go.set()
+
+        async def idle() -> bool:
+            return queue.stuck_seconds() == 0 and not queue.running
+
+        await eventually_async(idle, what="idle", timeout=5, every=0.001)
+
+
+def test_delays_double_up_to_the_longest() -> None:
+    backoff = Backoff(initial=1, longest=60, jitter=0)
+
+    assert [backoff.delay(failures) for failures in (1, 2, 3, 7, 100)] == [1, 2, 4, 60, 60]
