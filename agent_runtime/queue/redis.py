@@ -44,7 +44,7 @@ LARGEST_BATCH_BYTES: Final = 128 * 1024 * 1024
 LARGEST_CALL: Final = 1000
 """Tasks in one call of any other script; longer lists are cut. Lua's stack takes some thousands of values."""
 LONGEST_BLOCK_SECONDS: Final = 5.0
-"""How long an idle worker sleeps before it looks for itself: at most two commands in this time, and the most that
+"""How long an idle worker sleeps before it looks for itself, which takes seven commands. It is also the most by which
 the death of a worker between its wake-up and its claim can delay others."""
 SHORTEST_BLOCK_SECONDS: Final = 0.02
 """Due times closer than this are taken together."""

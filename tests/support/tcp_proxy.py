@@ -53,43 +53,40 @@ class TcpProxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        self._refuse = True
         self.cut_all()
-        for link in self._links:
-            link.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        await asyncio.gather(*self._links)  # they end with their connections
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)
-        if self._refuse:
-            writer.transport.abort()
-            self._links.discard(task)
-            return
+        self._writers.add(writer)
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except OSError:
-            writer.transport.abort()
-            self._links.discard(task)
-            return
-        doomed = asyncio.Event()
-        self._writers |= {writer, server_writer}
-        try:
-            done, pending = await asyncio.wait(
-                {
-                    asyncio.create_task(self._requests(reader, server_writer, doomed)),
-                    asyncio.create_task(self._replies(server_reader, writer, doomed)),
-                },
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for half in pending:
-                half.cancel()
-            await asyncio.gather(*done, *pending, return_exceptions=True)
+            with contextlib.suppress(OSError):
+                await self._link(reader, writer)
         finally:
-            for end in (writer, server_writer):
-                self._writers.discard(end)
-                end.transport.abort()
+            writer.transport.abort()
+            self._writers.discard(writer)
             self._links.discard(task)
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers.add(server_writer)
+        doomed = asyncio.Event()
+        halves = {
+            asyncio.create_task(self._requests(reader, server_writer, doomed)),
+            asyncio.create_task(self._replies(server_reader, writer, doomed)),
+        }
+        try:
+            if not self._refuse:
+                await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for half in halves:
+                half.cancel()
+            await asyncio.gather(*halves, return_exceptions=True)
+            server_writer.transport.abort()
+            self._writers.discard(server_writer)
 
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event

@@ -54,7 +54,7 @@ class AgentReconcile:
     def _inputs(self, custom: Custom, spec: AgentSpec, queue: Queue) -> agent.AgentInputs | Verdict:
         """What the children are made from, or what is missing for it."""
         if queue.spec is None or queue.access is None:
-            verdict = judge_queues([queue.state])
+            verdict = judge_queues([queue.state], Previous({}))
             assert verdict is not None  # noqa: S101 - that is why there is no spec or no access
             return verdict
         code_digest = ""

@@ -60,7 +60,7 @@ def _inputs(custom: Custom, spec: CentralAgentSpec, queues: list[Queue]) -> cent
     specs = {queue.state.name: queue.spec for queue in queues if queue.spec is not None}
     access = tuple(queue.access for queue in queues if queue.access is not None)
     if len(access) < len(queues):
-        verdict = judge_queues([queue.state for queue in queues if queue.access is None])
+        verdict = judge_queues([queue.state for queue in queues if queue.access is None], Previous({}))
         assert verdict is not None  # noqa: S101 - that is why there is no access
         return verdict
     return central_agent.CentralAgentInputs(Owner(custom.key, custom.uid), spec, specs, access)

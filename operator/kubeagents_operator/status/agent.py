@@ -53,7 +53,7 @@ def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
     """The status."""
     pods = workload.judge(state.pods)
     heartbeats, again = _heartbeats(state, previous, now)
-    verdict = state.obstacle or (pods if pods.waiting() else None) or workload.judge_queues([state.queue])
+    verdict = state.obstacle or (pods if pods.waiting() else None) or workload.judge_queues([state.queue], previous)
     if verdict is None and heartbeats.status == "False":
         verdict = progressing(heartbeats.reason, heartbeats.message)
     if verdict is None:

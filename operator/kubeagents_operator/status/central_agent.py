@@ -47,7 +47,7 @@ def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock
     """The status. `clock` is the monotonic time by which Leases are observed."""
     pods = workload.judge(state.pods)
     leader, again = _leader(state, previous, clock)
-    verdict = state.obstacle or (pods if pods.waiting() else None) or workload.judge_queues(state.queues)
+    verdict = state.obstacle or (pods if pods.waiting() else None) or workload.judge_queues(state.queues, previous)
     if verdict is None and leader.status == "False" and not _changing_hands(state, previous, clock):
         verdict = progressing(leader.reason, leader.message)
     if verdict is None:

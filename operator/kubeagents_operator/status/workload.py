@@ -45,12 +45,10 @@ def judge(state: PodsState) -> Verdict:
     return rollouts.judge(state.rollout, wanted=state.wanted, template=state.template, pods=state.pods, overdue=False)
 
 
-def judge_queues(queues: Sequence[QueueState]) -> Verdict | None:
+def judge_queues(queues: Sequence[QueueState], previous: Previous) -> Verdict | None:
     """The verdict on the first queue that is in trouble."""
-    for queue in queues:
-        if (trouble := queue.found_trouble()) is not None:
-            return progressing(trouble.reason, _about(queue, trouble))
-    return None
+    connected = queue_connected(queues, previous)
+    return progressing(connected.reason, connected.message) if connected.status == "False" else None
 
 
 def queue_connected(queues: Sequence[QueueState], previous: Previous) -> Fact:
@@ -58,10 +56,19 @@ def queue_connected(queues: Sequence[QueueState], previous: Previous) -> Fact:
     type_ = ConditionType.QUEUE_CONNECTED
     for queue in queues:
         if (trouble := queue.found_trouble()) is not None:
-            return fact(type_, False, trouble.reason, _about(queue, trouble))
+            return fact(type_, False, trouble.reason, f'TaskQueue "{queue.name}": {trouble.message}')
     if any(queue.sample is None for queue in queues):
-        return previous.fact(type_) or unknown(type_, Reason.DEPENDENCY_NOT_READY, "Redis has not been asked yet")
+        before = previous.fact(type_)
+        if before is not None and before.reason in _LEARNT_BY_SAMPLING:
+            return before
+        return unknown(type_, Reason.DEPENDENCY_NOT_READY, "Redis has not been asked yet")
     return fact(type_, True, Reason.CONNECTED, "Redis answers")
+
+
+_LEARNT_BY_SAMPLING = frozenset(
+    {Reason.CONNECTED, Reason.REDIS_UNREACHABLE, Reason.REDIS_AUTH_FAILED, Reason.REDIS_URL_INVALID}
+)
+"""What stands after a restart of the operator until there is a new sample."""
 
 
 def available(state: PodsState, verdict: Verdict) -> Fact:
@@ -84,7 +91,3 @@ def fields(state: PodsState) -> dict[str, Any]:
         "ready": f"{ready}/{state.wanted}",
         "selector": state.selector,
     }
-
-
-def _about(queue: QueueState, trouble: Trouble) -> str:
-    return f'TaskQueue "{queue.name}": {trouble.message}'

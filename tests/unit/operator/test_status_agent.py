@@ -157,12 +157,20 @@ def test_a_pod_that_has_just_become_ready_may_take_its_time_for_the_first_heartb
     assert made.again == pytest.approx(15 + 30 - 2 + 1)
 
 
-def test_what_is_not_known_yet_after_a_restart_stays_as_it_was() -> None:
-    before = status(of(HEALTHY))
+@pytest.mark.parametrize("seen", [sample(instance("echo-1")), sample(), Sample(trouble=UNREACHABLE)])
+def test_what_is_not_known_yet_after_a_restart_stays_as_it_was(seen: Sample) -> None:
+    before = status(of(queue(seen=seen)))
+
+    assert status(of(queue(seen=None), before), before) == before
+
+
+def test_a_queue_that_has_appeared_is_not_missing_any_more_before_it_was_asked() -> None:
+    before = status(of(queue(trouble=MISSING)))
 
     made = of(queue(seen=None), before)
 
-    assert status(made, before) == before
+    assert says(made, ConditionType.QUEUE_CONNECTED) == ("Unknown", Reason.DEPENDENCY_NOT_READY)
+    assert says(made, ConditionType.READY) == ("True", Reason.AVAILABLE)
 
 
 def test_running_tasks_are_those_of_its_own_pods() -> None:
