@@ -2,7 +2,8 @@
 """`make bench-smoke`: tasks/s of the quickstart on this machine, and seconds from apply to Ready on a cluster.
 
 Beside the first number stands what the bare Redis commands reach in the same run: machines differ, ratios less so. The
-cluster is that of --kubeconfig or KUBECONFIG, with the chart installed; without one that part is left out and said so.
+cluster is that of --kubeconfig, with the chart installed; without it the tests' own cluster is used, and started where
+need be. Where none can be had that part is left out, and said so.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bare_redis, machine
+from tests import cluster as test_cluster
+from tests.cluster import chart
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "examples" / "01-quickstart"
@@ -54,9 +57,9 @@ def _median(runs: list[dict[str, Any]]) -> int:
     return round(statistics.median(float(run["tasksPerSecond"]) for run in runs))
 
 
-def cluster(*, kubectl: str, kubeconfig: str | None) -> dict[str, Any]:
+def cluster(*, kubectl: str, kubeconfig: str) -> dict[str, Any]:
     """Seconds from `kubectl apply` of the quickstart to agent/echo Ready, in three fresh namespaces."""
-    command = [kubectl, *(["--kubeconfig", kubeconfig] if kubeconfig else [])]
+    command = [kubectl, "--kubeconfig", kubeconfig]
     _say("quickstart on the cluster: apply -> Ready, three times")
     runs = []
     for _ in range(3):
@@ -88,15 +91,22 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=20_000, help="tasks per local run")
-    parser.add_argument("--kubeconfig", help="the cluster (default: KUBECONFIG; neither: no cluster)")
+    parser.add_argument("--kubeconfig", help="a cluster with the chart installed (default: the tests' own)")
     parser.add_argument("--kubectl", default="kubectl", help="the kubectl to use")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench" / "smoke.json")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"machine": machine.describe(), "local": local(tasks=arguments.tasks)}
-    if arguments.kubeconfig or os.environ.get("KUBECONFIG"):
-        report["cluster"] = cluster(kubectl=arguments.kubectl, kubeconfig=arguments.kubeconfig)
-    else:
-        _say("no cluster: set KUBECONFIG or use --kubeconfig to measure apply -> Ready")
+    kubectl, kubeconfig = arguments.kubectl, arguments.kubeconfig
+    if kubeconfig is None:
+        try:
+            handle = test_cluster.ensure()
+        except test_cluster.ClusterUnavailableError as error:
+            _say(f"NO CLUSTER, so apply -> Ready is not measured: {error}")
+        else:
+            chart.install(handle)
+            kubectl, kubeconfig = str(handle.kubectl), str(handle.kubeconfig)
+    if kubeconfig is not None:
+        report["cluster"] = cluster(kubectl=kubectl, kubeconfig=kubeconfig)
     text = json.dumps(report, indent=2)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(text + "\n", encoding="utf-8")

@@ -48,6 +48,10 @@ class Core(Protocol):
         """The instance that leads, as far as this one knows."""
         ...
 
+    def trouble(self, queue: str) -> str | None:
+        """Why the queue does not answer, as last seen; None if it does. Asks nobody, so it is never slow."""
+        ...
+
     async def submit(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[str]:
         """Queue the tasks, all or none, and return their ids. Raises InvalidTaskError and its kinds."""
         ...

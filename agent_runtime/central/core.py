@@ -90,6 +90,10 @@ class Central:
         for wait in self._waits:
             wait.reschedule(now)
 
+    def trouble(self, queue: str) -> str | None:
+        """Why the queue does not answer, as last seen."""
+        return self._served(queue).link.trouble
+
     async def submit(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[str]:
         """Queue the tasks, all or none, and return their ids."""
         served = self._served(queue)

@@ -162,7 +162,8 @@ class Watches:
                 self._note(stream, f"it answers {request.response.status} {request.response.reason} for {stream}")
 
         async def failed(_: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
-            if (stream := self._streams.get(request.url.path)) is not None:
+            stream = self._streams.get(request.url.path)
+            if stream is not None and not isinstance(request.exception, asyncio.CancelledError):
                 self._note(stream, str(request.exception) or type(request.exception).__name__)
 
         trace: aiohttp.TraceConfig = aiohttp.TraceConfig()

@@ -9,29 +9,16 @@ needs root on Linux and Go, and neither Docker nor a registry.
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import binaries, images, kind
 from tests.cluster.errors import ClusterError, ClusterUnavailableError
+from tests.cluster.handle import ClusterHandle
 from tests.cluster.node import Node
 
 __all__ = ["ClusterError", "ClusterHandle", "ClusterUnavailableError", "down", "ensure", "is_running"]
 
 KUBECONFIG_ENV = "KUBEAGENTS_TEST_KUBECONFIG"
-
-
-@dataclass(frozen=True)
-class ClusterHandle:
-    """A cluster that runs, with our images in it."""
-
-    kind: str
-    """`given`, `kind` or `local`."""
-    kubeconfig: Path
-    kubectl: Path
-    helm: Path
-    images: dict[str, str]
-    """`runtime`, `operator`, `redis` -> what to write into a manifest."""
 
 
 def ensure() -> ClusterHandle:

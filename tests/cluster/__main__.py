@@ -4,13 +4,10 @@
 import argparse
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 from tests import cluster
-from tests.cluster import binaries
-
-ROOT = Path(__file__).parents[2]
-NAMESPACE = "kubeagents-system"
+from tests.cluster import binaries, chart
 
 
 def up() -> cluster.ClusterHandle:
@@ -22,21 +19,23 @@ def up() -> cluster.ClusterHandle:
     return handle
 
 
+def install() -> cluster.ClusterHandle:
+    """Start the cluster and install the chart, as a user would."""
+    handle = up()
+    chart.install(handle)
+    return handle
+
+
 def demo() -> None:
     """Start the cluster, install the chart and apply the quickstart."""
-    handle = up()
-    _run(handle, handle.kubectl, "apply", "--server-side", "--force-conflicts", "-f", "helm/kubeagents/crds")
-    values = {"operator.image": "operator", "runtime.image": "runtime", "redis.image": "redis"}
-    settings = ",".join(f"{key}={handle.images[name]}" for key, name in values.items())
-    _run(handle, handle.helm, "upgrade", "--install", "kubeagents", "helm/kubeagents", "--namespace", NAMESPACE,
-         "--create-namespace", "--set", settings, "--wait")  # fmt: skip
-    _run(handle, handle.kubectl, "apply", "-f", "examples/01-quickstart/")
-    _run(handle, handle.kubectl, "wait", "--for=condition=Ready", "agents,centralagents,taskqueues", "--all",
+    handle = install()
+    chart.run(handle, handle.kubectl, "apply", "-f", "examples/01-quickstart/")
+    chart.run(handle, handle.kubectl, "wait", "--for=condition=Ready", "agents,centralagents,taskqueues", "--all",
          "--timeout=120s")  # fmt: skip
-    _run(handle, handle.kubectl, "get", "kubeagents")
+    chart.run(handle, handle.kubectl, "get", "kubeagents")
     print(
-        "\nTry:\n"
-        '  kubeagents submit --agent echo \'{"text": "hello"}\' --wait\n'
+        "\nTry, after the two exports above:\n"
+        '  .venv/bin/kubeagents submit --agent echo \'{"text": "hello"}\' --wait\n'
         "  kubectl scale agent echo --replicas=5\n"
         "  kubectl get agents --watch\n"
         "  kubectl delete -f examples/01-quickstart/\n"
@@ -44,15 +43,10 @@ def demo() -> None:
     )
 
 
-def _run(handle: cluster.ClusterHandle, program: Path, *arguments: str) -> None:
-    print(f"\n$ {program.name} {' '.join(arguments)}", flush=True)
-    environment = {"KUBECONFIG": str(handle.kubeconfig), "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
-    subprocess.run([program, *arguments], check=True, cwd=ROOT, env=environment)
-
-
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[[], object], str]] = {
     "up": (up, "start a cluster with our images in it, or bring its images up to date"),
     "down": (cluster.down, "stop it and leave nothing behind"),
+    "install": (install, "start it and install the chart"),
     "demo": (demo, "start it, install the chart, apply the quickstart"),
     "build": (binaries.build, "only build the programs of the cluster"),
 }

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests import cluster as cluster_tool
-from tests.support.cluster import OPERATOR_NAMESPACE, ROOT, Cluster
+from tests.cluster import chart
+from tests.support.cluster import Cluster
 
 HERE = os.path.dirname(__file__)
 
@@ -41,9 +42,7 @@ def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
                 pytest.exit(message, returncode=1)
             print(f"\n{message}\n", flush=True)
             pytest.skip(message)
-    yield Cluster(
-        kubeconfig=handle.kubeconfig, kubectl_path=handle.kubectl, helm_path=handle.helm, images=dict(handle.images)
-    )
+    yield Cluster(handle)
     if not running and not request.config.getoption("--keep-cluster"):
         with capture.global_and_fixture_disabled():
             cluster_tool.down()
@@ -52,26 +51,7 @@ def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def cluster(bare_cluster: Cluster) -> Cluster:
     """The cluster with the operator installed by its chart, as a user installs it."""
-    settings = {
-        "operator.image": bare_cluster.images["operator"],
-        "runtime.image": bare_cluster.images["runtime"],
-        "redis.image": bare_cluster.images["redis"],
-    }
-    # CRDs are not upgraded by `helm upgrade`; a cluster kept from an earlier run must not keep older ones.
-    bare_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "helm/kubeagents/crds")
-    bare_cluster.helm(
-        "upgrade",
-        "--install",
-        "kubeagents",
-        ROOT / "helm/kubeagents",
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--create-namespace",
-        "--set",
-        ",".join(f"{key}={value}" for key, value in settings.items()),
-        "--wait",
-        "--timeout=180s",
-    )
+    chart.install(bare_cluster.handle)
     bare_cluster.start_operator()
     return bare_cluster
 

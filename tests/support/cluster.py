@@ -15,11 +15,14 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.cluster import chart
+from tests.cluster.handle import ClusterHandle
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "examples" / "01-quickstart"
-OPERATOR_NAMESPACE = "kubeagents-system"
+
+OPERATOR_NAMESPACE = chart.NAMESPACE
 
 Object = dict[str, Any]
 
@@ -32,11 +35,16 @@ class KubectlError(AssertionError):
 class Cluster:
     """A cluster, and the images that it can run."""
 
-    kubeconfig: Path
-    kubectl_path: Path
-    helm_path: Path
-    images: dict[str, str]
-    """`runtime`, `operator` and `redis` -> image reference."""
+    handle: ClusterHandle
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.handle.kubeconfig
+
+    @property
+    def images(self) -> dict[str, str]:
+        """`runtime`, `operator` and `redis` -> image reference."""
+        return self.handle.images
 
     def run(self, *command: str | Path, input: str | None = None, timeout: float = 180) -> str:
         """Run a program against this cluster and return its output. Raises KubectlError with all it printed."""
@@ -54,10 +62,10 @@ class Cluster:
         return result.stdout
 
     def kubectl(self, *arguments: str | Path, input: str | None = None, timeout: float = 180) -> str:
-        return self.run(self.kubectl_path, *arguments, input=input, timeout=timeout)
+        return self.run(self.handle.kubectl, *arguments, input=input, timeout=timeout)
 
     def helm(self, *arguments: str | Path, timeout: float = 300) -> str:
-        return self.run(self.helm_path, *arguments, timeout=timeout)
+        return self.run(self.handle.helm, *arguments, timeout=timeout)
 
     def apply(self, namespace: str, *manifests: Object | str | Path) -> str:
         """`kubectl apply` of objects, YAML text, or files and folders."""

@@ -141,6 +141,9 @@ class Operations:
         )
 
     async def _look(self, queue: str) -> tuple[QueueStatus, Sequence[InstanceInfo]]:
+        # A queue that is known to be away is not waited for: the picture of the others must not come late.
+        if trouble := self._core.trouble(queue):
+            return QueueStatus(queue=queue, trouble=trouble), []
         try:
             stats = await self._core.stats(queue)
             return QueueStatus(queue=queue, stats=stats), await self._core.instances(queue=queue, agent=None)

@@ -62,7 +62,10 @@ async def test_a_killed_server_with_an_append_only_file_keeps_all_it_acknowledge
     assert payloads(await queue.claim(BOB, limit=10, wait_seconds=NOW)) == list(range(4, 10))
 
 
-async def test_calls_outlast_a_short_restart(own_server: RedisServer, open_test_queue: OpenQueue) -> None:
+async def test_calls_outlast_a_restart(
+    own_server: RedisServer, open_test_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent_runtime.queue.connection.PATIENCE_SECONDS", 60)
     queue = open_test_queue(url=own_server.url)
     (task_id,) = await submit(queue, "work")
     claim = await claim_one(queue)

@@ -37,6 +37,17 @@ def test_who_leads_is_in_status_and_metrics(system: System) -> None:
     assert "kubeagents_central_leader 1.0" in central.get("/metrics").text
 
 
+def test_requests_are_counted_by_route_and_not_by_path(system: System) -> None:
+    central = system.central().ready()
+    central.get("/v1/queues/main/tasks/some-id")
+    central.get("/somewhere/else")
+    text = central.get("/metrics").text
+    route = "/v1/queues/{queue}/tasks/{task}"
+    assert f'kubeagents_http_requests_total{{method="GET",route="{route}",status="404"}}' in text
+    assert 'kubeagents_http_requests_total{method="GET",route="none",status="404"}' in text
+    assert "some-id" not in text
+
+
 def test_dead_tasks_are_listed_newest_first(system: System) -> None:
     queue = system.queue(retry=ONE_TRY)
     system.agent("handlers:fail", queue=queue)
