@@ -16,7 +16,7 @@ from tests.cluster.errors import ClusterError, ClusterUnavailableError
 from tests.cluster.handle import ClusterHandle
 from tests.cluster.node import Node
 
-__all__ = ["ClusterError", "ClusterHandle", "ClusterUnavailableError", "down", "ensure", "is_running"]
+__all__ = ["ClusterError", "ClusterHandle", "ClusterUnavailableError", "add_image", "down", "ensure", "is_running"]
 
 KUBECONFIG_ENV = "KUBEAGENTS_TEST_KUBECONFIG"
 
@@ -52,6 +52,21 @@ def down() -> None:
     elif os.geteuid() == 0:
         folder = binaries.cache_folder() / "cluster" / binaries.cache_key()
         Node(binaries.Binaries(folder)).down()
+
+
+def add_image(handle: ClusterHandle, folder: Path, image: str) -> None:
+    """Build a user's image from a folder with a Dockerfile, and bring it into the cluster.
+
+    Raises ClusterUnavailableError for a cluster that was given: where its images come from is not known.
+    """
+    if handle.kind == "given":
+        raise ClusterUnavailableError("images cannot be brought into a cluster that was given")
+    builder = "docker" if handle.kind == "kind" else "buildah"
+    images.build_other(folder, image, runtime=handle.images["runtime"], builder=builder)
+    if handle.kind == "kind":
+        kind.load([image])
+    else:
+        Node(binaries.build()).ctr("images", "import", images.pack(image))
 
 
 def given(kubeconfig: Path) -> ClusterHandle:

@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from tests.cluster.binaries import cache_folder
 from tests.cluster.errors import ClusterError
 
 ROOT = Path(__file__).parents[2]
@@ -61,14 +62,32 @@ def build(archives: Path, tag: str) -> list[Path]:
     old = [image for image in listed if image.startswith(f"{PREFIX}kubeagents-") and image not in kept]
     if old:
         _run("buildah", "rmi", "--force", *old)
+    return [_pack(image, archives) for image in current.values()]
+
+
+def build_other(folder: Path, image: str, *, runtime: str, builder: str) -> None:
+    """A user's image, by his Dockerfile, on top of our runtime image."""
+    arguments = ["--build-arg", f"RUNTIME_IMAGE={runtime}", "--tag", image]
+    if builder == "docker":
+        _run("docker", "build", *arguments, folder)
+        return
+    certificates = "/etc/ssl/certs/ca-certificates.crt"
+    trust = ["--volume", f"{certificates}:{certificates}:ro", "--build-arg", f"PIP_CERT={certificates}"]
+    how = ["--isolation", "oci", "--network", "host", "--storage-driver", "overlay"]
+    _run("buildah", "build", *arguments, *trust, *how, folder)
+
+
+def pack(image: str) -> Path:
+    """An image of buildah's as an OCI archive."""
+    return _pack(image, cache_folder() / "images")
+
+
+def _pack(image: str, archives: Path) -> Path:
     archives.mkdir(parents=True, exist_ok=True)
-    made = []
-    for name, image in current.items():
-        archive = archives / f"{name}.tar"
-        archive.unlink(missing_ok=True)
-        _run("buildah", "push", "--quiet", image, f"oci-archive:{archive}:{image}")
-        made.append(archive)
-    return made
+    archive = archives / f"{image.rpartition('/')[2].partition(':')[0]}.tar"
+    archive.unlink(missing_ok=True)
+    _run("buildah", "push", "--quiet", image, f"oci-archive:{archive}:{image}")
+    return archive
 
 
 def pause_archive(program: Path, archive: Path) -> None:

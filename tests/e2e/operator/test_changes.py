@@ -60,7 +60,8 @@ def test_an_external_redis_is_used_and_a_change_of_its_url_rolls_the_pods(cluste
 
 
 def test_a_queue_that_moves_to_an_external_redis_loses_its_own(cluster: Cluster, namespace: str) -> None:
-    workload.deploy(cluster, namespace, workload.queue("other"), workload.queue())
+    # Said rather than left to the default: `kubectl apply` can only take back what was said.
+    workload.deploy(cluster, namespace, workload.queue("other"), workload.queue(redis={"managed": {}}))
     url = cluster.get(namespace, "secret", "other-redis")["data"]["url"]
     cluster.apply(
         namespace,

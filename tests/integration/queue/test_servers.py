@@ -24,9 +24,10 @@ from tests.integration.queue.actors import (
     payloads,
     submit,
     succeeded,
+    tasks,
     told,
 )
-from tests.support.eventually import eventually_async
+from tests.support.eventually import eventually, eventually_async
 from tests.support.redis_server import RedisServer, free_port
 
 
@@ -231,6 +232,29 @@ async def test_an_encrypted_connection_is_made_and_checked(
     distrustful = open_test_queue(url=f"rediss://127.0.0.1:{port}/0")
     with pytest.raises(QueueUnavailableError, match="certificate"):
         await distrustful.stats()
+
+
+async def test_a_queue_fits_into_one_slot_of_a_cluster(
+    redis_binary: Path, tmp_path: Path, open_test_queue: OpenQueue
+) -> None:
+    settings = ("cluster-enabled yes", f"cluster-port {free_port()}")
+    with RedisServer(redis_binary, tmp_path, settings=settings) as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+
+            def serving() -> bool:
+                return "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO"))
+
+            await asyncio.to_thread(eventually, serving, what="a cluster of one")
+        queue = open_test_queue(url=server.url)
+        ids = await queue.submit([*tasks("a", agent="echo"), *tasks("b", "c", max_attempts=1)])
+        waiting = asyncio.create_task(queue.wait(ids, timeout_seconds=FOREVER))
+        a, b, c = await queue.claim(ALICE, limit=3, wait_seconds=NOW)
+        assert await queue.settle([*failed(a, delay_seconds=0.01), *failed(b)]) == [True, True]
+        await queue.release([c])
+        assert await queue.settle(succeeded([await claim_one(queue), await claim_one(queue)])) == [True, True]
+        assert [record.state for record in await told(waiting)] == ["succeeded", "dead", "succeeded"]
+        assert (await queue.stats()).succeeded_total == 2
 
 
 async def test_a_full_server_is_unavailable_and_says_why(own_server: RedisServer, open_test_queue: OpenQueue) -> None:
