@@ -99,10 +99,22 @@ def parse_url(url: str) -> dict[str, Any]:
     return kwargs
 
 
+def _refused(error: Exception) -> bool:
+    text = str(error)
+    # Redis reads only short commands of clients that have not logged in, and calls others a protocol error. What the
+    # ACL forbids to a command inside of a script is an error of the script.
+    return isinstance(error, AUTH_ERRORS) or "unauthenticated" in text or "ACL failure" in text or "NOPERM" in text
+
+
+def _read_only(error: Exception) -> bool:
+    # Redis 6.2 wraps the errors of commands inside of scripts.
+    return isinstance(error, ReadOnlyError) or "-READONLY" in str(error)
+
+
 def _passes(error: Exception) -> bool:
-    if isinstance(error, AUTH_ERRORS):
+    if _refused(error):
         return False
-    return isinstance(error, _PASSING_ERRORS) or str(error).startswith(_PASSING_WORDS)
+    return isinstance(error, _PASSING_ERRORS) or _read_only(error) or str(error).startswith(_PASSING_WORDS)
 
 
 async def execute(client: Redis, *command: str | bytes | int) -> Any:
@@ -171,7 +183,7 @@ class Server:
             except (RedisError, OSError) as error:
                 if not _passes(error) or (repeated and time.monotonic() + pause > patience):
                     raise self.translated(error) from error
-                if isinstance(error, ReadOnlyError):
+                if _read_only(error):
                     await self._look_for_the_master()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -184,8 +196,7 @@ class Server:
 
     def translated(self, error: Exception) -> QueueUnavailableError:
         """The error for our callers. Neither Redis' messages nor the address have the password."""
-        # Redis reads only short commands of clients that have not logged in, and calls others a protocol error.
-        if isinstance(error, AUTH_ERRORS) or "unauthenticated" in str(error):
+        if _refused(error):
             return QueueAuthError(
                 f"Redis at {self.address} refuses us: {error}; check user and password in the URL, and the user's ACL"
             )

@@ -11,7 +11,7 @@ from kubeagents_operator.desired import names, runtime
 from kubeagents_operator.desired.metadata import Manifest, Owner
 from kubeagents_operator.desired.runtime import CODE_PATH, Defaults, QueueAccess, RuntimePods
 
-_STOP_MARGIN_SECONDS = 10
+_STOP_MARGIN_SECONDS = 15
 """After the drain: to give back what is left, to say goodbye and to close the connections."""
 
 

@@ -82,7 +82,7 @@ def test_the_pods_of_an_agent() -> None:
                 "automountServiceAccountToken": False,
                 "enableServiceLinks": False,
                 "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-                "terminationGracePeriodSeconds": 70,
+                "terminationGracePeriodSeconds": 75,
                 "containers": [
                     {
                         "name": "runtime",
