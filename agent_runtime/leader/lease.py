@@ -140,7 +140,7 @@ class LeaseElector:
         await asyncio.wait([self._task])
         self._task = None
         held = self.is_leader
-        self._end_term("stopped")
+        self._end_term("it stops in order", level=logging.INFO)
         if held:
             await self._release()
 
@@ -246,12 +246,12 @@ class LeaseElector:
         self._leading.set()
         _log.info("%s: %s leads, term %d", self, self.identity, self._term)
 
-    def _end_term(self, why: str) -> None:
+    def _end_term(self, why: str, *, level: int = logging.WARNING) -> None:
         self._trusted_until = float("-inf")
         if self._leading.is_set():
             self._leading.clear()
             self._lost.set()
-            _log.warning("%s: %s leads no more, term %d: %s", self, self.identity, self._term, why)
+            _log.log(level, "%s: %s leads no more, term %d: %s", self, self.identity, self._term, why)
 
     def _observe(self, lease: Lease, *, at: float) -> None:
         self._lease = lease

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
 from agent_runtime.cancellation import end
 from agent_runtime.queue.connection import AUTH_ERRORS, Server
@@ -113,11 +112,12 @@ class Completions:
                 refusal = self._server.translated(error)
                 for watch in self._all_watches():
                     watch.refuse(refusal)
-            except (RedisError, OSError) as error:
+            except Exception as error:  # whatever it was, waiters depend on there being a next try
                 log.warning(
-                    "lost the subscription to %s at %s, making it anew: %s",
+                    "lost the subscription to %s at %s, making it anew: %s: %s",
                     self._channel,
                     self._server.address,
+                    type(error).__name__,
                     error,
                 )
             finally:
@@ -133,7 +133,7 @@ class Completions:
             message = await subscription.get_message(timeout=SILENCE_SECONDS)
             if message is None:
                 if asked:
-                    raise OSError(f"no sign of life for {2 * SILENCE_SECONDS:g} s")
+                    raise ConnectionError(f"no sign of life for {2 * SILENCE_SECONDS:g} s")
                 await subscription.ping()
                 asked = True
                 continue

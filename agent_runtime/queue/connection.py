@@ -48,6 +48,12 @@ AUTH_ERRORS: Final = (
     NoPermissionError,
 )
 """The server is there, but refuses our user, password or commands. Repeating does not help."""
+_AUTH_WORDS: Final = (
+    "unauthenticated",  # Redis reads only short commands of clients that have not logged in, and says "protocol error"
+    "NOPERM",
+    "ACL failure",  # the ACL forbids a command inside of a script, as Redis 7 and Valkey say it,
+    "user executing the script can't run",  # and as Redis 6.2 and 7.0 do
+)
 _PASSING_ERRORS: Final = (ConnectionError, TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError, OSError)
 """Errors of a server that is starting, failing over or out of reach: the same command may work in a moment."""
 _PASSING_WORDS: Final = ("BUSY", "UNBLOCKED")
@@ -100,10 +106,7 @@ def parse_url(url: str) -> dict[str, Any]:
 
 
 def _refused(error: Exception) -> bool:
-    text = str(error)
-    # Redis reads only short commands of clients that have not logged in, and calls others a protocol error. What the
-    # ACL forbids to a command inside of a script is an error of the script.
-    return isinstance(error, AUTH_ERRORS) or "unauthenticated" in text or "ACL failure" in text or "NOPERM" in text
+    return isinstance(error, AUTH_ERRORS) or any(word in str(error) for word in _AUTH_WORDS)
 
 
 def _read_only(error: Exception) -> bool:

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 
 import uvloop
 from kubernetes.aio.config import ConfigException
@@ -17,6 +18,8 @@ _log = logging.getLogger("kubeagents_operator")
 
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: a restart does not help."""
+EXIT_SECONDS = 10.0
+"""For the event loop to close, once all is done."""
 
 
 def main() -> int:
@@ -32,7 +35,12 @@ def main() -> int:
         logging.getLogger("kopf").setLevel(logging.CRITICAL + 1)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(app.run(configured))
+            code = runner.run(app.run(configured))
+            # A task of a library that does not let itself be cancelled must not keep this process: it has handed over.
+            last_resort = threading.Timer(EXIT_SECONDS, os._exit, [code])
+            last_resort.daemon = True
+            last_resort.start()
+        return code
     except ConfigException as error:
         _log.error("there is no way to the API server: set KUBECONFIG, or run in a pod with a token (%s)", error)
         return EXIT_CONFIG

@@ -147,19 +147,17 @@ class Operator:
         self._take_signals()
         if not await self._until(self._custom_resources_served()):
             return 0
-        stop_watching, watching = asyncio.Event(), asyncio.Event()
-        watches = asyncio.create_task(self._watches.run(stop=stop_watching, ready=watching), name="watches")
+        await self._watches.start()
+        self._take_signals()  # kopf has put its own in their place
+        watches = asyncio.create_task(self._watches.wait(), name="watches")
         try:
-            if not await self._until(watching.wait(), watches):
-                return self._end_of(watches)
-            self._take_signals()  # kopf has put its own in their place
             if not await self._until(self._watches.synced.wait(), watches):
                 return self._end_of(watches)
             _log.info("caches are synced: %d custom resources", len(self._cache.customs()))
             return await self._compete(watches)
         finally:
-            stop_watching.set()
-            await asyncio.wait([watches])
+            watches.cancel()
+            await self._watches.stop()
 
     async def _compete(self, watches: "asyncio.Task[None]") -> int:
         """Stand by, lead, hand over."""

@@ -14,7 +14,7 @@ The same holds while the API server is away: kopf keeps trying, for as long as i
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,19 +76,39 @@ class Watches:
             for resource in WATCHED
             for namespace in (self._namespaces or (None,))
         }
+        self._tasks: Collection[asyncio.Task[Any]] = ()
         self.synced = asyncio.Event()
 
-    async def run(self, *, stop: asyncio.Event, ready: asyncio.Event) -> None:
-        """Watch until `stop` is set. Raises what kopf cannot get over, for example a CRD that was deleted."""
-        await kopf.operator(
+    async def start(self) -> None:
+        """Begin to watch. kopf takes the signal handlers of the process; the caller may take them back."""
+        self._tasks = await kopf.spawn_tasks(
             registry=self._registry(),
             settings=_settings(),
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=stop,
-            ready_flag=ready,
         )
+
+    async def wait(self) -> None:
+        """Wait for an end of the watches that nobody asked for. Raises what kopf cannot get over, for example a CRD
+        that was deleted.
+
+        (`kopf.operator` would do that as well, but then it cancels every task of the event loop, ours included.)
+        """
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """Watch no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # When one watcher fails, kopf forgets the others; they would keep the event loop from closing.
+        orphans = [task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")]
+        for task in orphans:
+            task.cancel()
+        await asyncio.gather(*orphans, return_exceptions=True)
 
     def unlisted(self) -> list[str]:
         """The streams whose first LIST is still missing."""
@@ -215,6 +235,7 @@ def _response_class(listed: Callable[[URL, dict[str, Any]], None]) -> type[aioht
 
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    settings.process.ultimate_exiting_timeout = None
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.persistence.diffbase_storage = _NoDiffBase()

@@ -72,13 +72,13 @@ class RedisServer:
             f"dir {self.folder}",
             'save ""',
             f"appendonly {'yes' if self.append_only else 'no'}",
-            f"logfile {self.folder / 'server.log'}",
             *([] if self.password is None else [f"requirepass {self.password}"]),
             *self.settings,
         ]
         config = self.folder / "server.conf"
         config.write_text("\n".join(lines) + "\n")
-        self.process = subprocess.Popen([self.binary, config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen([self.binary, config], stdout=log, stderr=log)
         with self.client() as client:
             eventually(lambda: self._answers(client), what=f"an answer of {self.binary}", timeout=STARTUP_SECONDS)
 

@@ -84,6 +84,37 @@ async def test_calls_outlast_a_restart(
     assert payloads([await idle]) == ["next"]
 
 
+async def test_a_subscription_that_has_gone_dead_is_noticed(
+    own_server: RedisServer,
+    open_test_queue: OpenQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("agent_runtime.queue.completions.SILENCE_SECONDS", 0.2)
+    queue = open_test_queue(url=own_server.url)
+    (task_id,) = await submit(queue, "work")
+    claim = await claim_one(queue)
+    before = calls(own_server, "ping")
+    waiting = asyncio.create_task(queue.wait([task_id], timeout_seconds=FOREVER))
+
+    async def silent_but_alive() -> bool:
+        return calls(own_server, "ping") - before >= 3
+
+    await eventually_async(silent_but_alive, what="signs of life")
+    assert calls(own_server, "subscribe") == 1
+
+    own_server.freeze()
+
+    async def noticed() -> bool:
+        return "no sign of life" in caplog.text
+
+    await eventually_async(noticed, what="the subscription is given up")
+    own_server.thaw()
+    assert await queue.settle(succeeded([claim], "done")) == [True]
+    (record,) = await told(waiting)
+    assert record.result == "done"
+
+
 async def test_scripts_that_the_server_has_forgotten_are_sent_again(
     queue: TaskQueue, redis_server: RedisServer
 ) -> None:
@@ -228,7 +259,7 @@ def tls_server(redis_binary: Path, tmp_path: Path) -> Iterator[tuple[int, Path]]
     try:
         server.start()
     except RuntimeError as error:
-        if "TLS" not in str(error):
+        if "tls" not in str(error).lower():
             raise
         pytest.skip(f"{redis_binary.name} was built without TLS")
     yield port, Path(certificate)
