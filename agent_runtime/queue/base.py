@@ -84,7 +84,7 @@ class StorageInfo:
 
 
 class TaskQueue(Protocol):
-    """One queue. Every method is one round trip, or a blocking wait on top of one.
+    """One queue. Every method is one round trip (long lists take several), or a blocking wait on top of one.
 
     All methods raise QueueUnavailableError (QueueAuthError when refused) when the server cannot be reached.
     """
@@ -114,7 +114,7 @@ class TaskQueue(Protocol):
         ...
 
     async def release(self, claims: Sequence[Claim]) -> None:
-        """Give back what cannot be finished, to the head of the queue, without spending an attempt."""
+        """Give back what cannot be finished, to the places it had in the queue, without spending an attempt."""
         ...
 
     async def get(self, task_id: str) -> TaskRecord:
