@@ -15,12 +15,6 @@ from tests.support.cluster import Cluster
 HERE = os.path.dirname(__file__)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--keep-cluster", action="store_true", help="leave the cluster and the namespaces of failed tests for a look"
-    )
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path).startswith(HERE):
