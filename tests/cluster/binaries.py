@@ -134,5 +134,9 @@ def lock(folder: Path) -> Iterator[None]:
     """One at a time, of all processes that ask for this folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another run to let go of {folder}", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -5,11 +5,12 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from tests import cluster as cluster_tool
-from tests.cluster import chart
+from tests.cluster import binaries, chart
 from tests.support.cluster import Cluster
 
 HERE = os.path.dirname(__file__)
@@ -26,20 +27,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster with our images in it. Made where none is given; with CI=true it must be had."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # building takes minutes: people want to see what goes on
-        running = cluster_tool.is_running()
-        try:
-            handle = cluster_tool.ensure()
-        except cluster_tool.ClusterUnavailableError as error:
-            message = f"NO KUBERNETES CLUSTER: {error}. The tests on a real cluster did not run."
-            if os.environ.get("CI") == "true":
-                pytest.exit(message, returncode=1)
-            print(f"\n{message}\n", flush=True)
-            pytest.skip(message)
-    yield Cluster(handle)
-    if not running and not request.config.getoption("--keep-cluster"):
-        with capture.global_and_fixture_disabled():
-            cluster_tool.down()
+    with ExitStack() as turn:
+        with capture.global_and_fixture_disabled():  # building takes minutes: people want to see what goes on
+            # Runs on one machine share its cluster, and some tests stop the operator: so they take turns.
+            turn.enter_context(binaries.lock(binaries.cache_folder() / "tests"))
+            running = cluster_tool.is_running()
+            try:
+                handle = cluster_tool.ensure()
+            except cluster_tool.ClusterUnavailableError as error:
+                message = f"NO KUBERNETES CLUSTER: {error}. The tests on a real cluster did not run."
+                if os.environ.get("CI") == "true":
+                    pytest.exit(message, returncode=1)
+                print(f"\n{message}\n", flush=True)
+                pytest.skip(message)
+        yield Cluster(handle)
+        if not running and not request.config.getoption("--keep-cluster"):
+            with capture.global_and_fixture_disabled():
+                cluster_tool.down()
 
 
 @pytest.fixture(scope="session")
