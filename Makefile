@@ -61,19 +61,19 @@ lint: setup ## ruff, mypy --strict, import contracts, module size
 ##@ Tests
 
 .PHONY: test
-test: test-unit test-integration test-e2e ## Everything, on a real cluster too (warm about 10 min; the first time 15 min more)
+test: test-unit test-integration test-e2e ## Everything, on a real cluster too (about 15 min; the first time 15 min more)
 
 .PHONY: test-unit
 test-unit: setup ## No I/O, seconds
 	$(PYTHON) -m pytest tests/unit -q
 
 .PHONY: test-integration
-test-integration: setup ## Real Redis, real sockets, real processes (about 2 min)
+test-integration: setup ## Real Redis, real sockets, real processes (about 4 min)
 	$(PYTHON) -m tests.support.packages redis-server
 	$(PYTHON) -m pytest tests/integration
 
 .PHONY: test-e2e
-test-e2e: setup ## On a real Kubernetes cluster; makes one where none is given (KEEP=1 leaves it running)
+test-e2e: setup ## On a real Kubernetes cluster; makes one where none is given (about 10 min; KEEP=1 leaves it running)
 	$(PYTHON) -m pytest tests/e2e $(if $(KEEP),--keep-cluster)
 
 ##@ A real cluster to play with
