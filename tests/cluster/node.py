@@ -145,11 +145,10 @@ class Node:
         """Stop everything and leave nothing behind; also what a crash has left."""
         if not self.state.exists():
             return
-        self.daemons.stop([name for name in reversed(ORDER) if name != "containerd"])
+        # containerd goes before the containers: it would clean up after them, and we would get in each other's way.
+        self.daemons.stop(list(reversed(ORDER)))
         self._kill_containers()
-        self.daemons.stop(["containerd"])
-        for mount in reversed(_mounts_below(self.state)):
-            subprocess.run(["umount", "--lazy", mount], check=True)
+        _unmount_below(self.state)
         network.down()
         _remove_cgroups()
         _remove_traces(self.state)
@@ -384,6 +383,19 @@ def _pod_groups() -> list[Path]:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def _unmount_below(folder: Path) -> None:
+    """Unmount everything below a folder; what dying processes unmount meanwhile is fine, too."""
+    deadline = time.monotonic() + 10
+    while mounts := _mounts_below(folder):
+        refused = [
+            done.stderr.strip()
+            for mount in reversed(mounts)
+            if (done := subprocess.run(["umount", "--lazy", mount], capture_output=True, text=True)).returncode != 0
+        ]
+        if refused and time.monotonic() > deadline:
+            raise ClusterError(f"cannot unmount what is below {folder}: {'; '.join(refused)}")
 
 
 def _mounts_below(folder: Path) -> list[str]:
