@@ -165,7 +165,7 @@ class LeaseElector:
                 await self._look()
                 if not self._leading.is_set():
                     # Candidates that began at the same moment should not knock at the same moment forever.
-                    await asyncio.sleep(self.times.retry * random.uniform(0.8, 1.2))  # noqa: S311
+                    await asyncio.sleep(self.times.retry * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
 
     async def _look(self) -> None:
         """One look of a candidate at the Lease, which it takes if it is free."""

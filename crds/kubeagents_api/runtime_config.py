@@ -97,7 +97,7 @@ def agent_config(
     spec: AgentSpec,
     queue: TaskQueueSpec,
     code_path: str | None,
-    host: str = "0.0.0.0",  # noqa: S104
+    host: str = "0.0.0.0",  # noqa: S104 - as in the model
     port: int = HTTP_PORT,
 ) -> AgentConfig:
     """The configuration of each process of an Agent. `queue` is the spec of the TaskQueue that it names."""
@@ -122,7 +122,7 @@ def central_agent_config(
     spec: CentralAgentSpec,
     queues: dict[str, TaskQueueSpec],
     leader: Literal["lease", "alone"],
-    host: str = "0.0.0.0",  # noqa: S104
+    host: str = "0.0.0.0",  # noqa: S104 - as in the model
     port: int = HTTP_PORT,
 ) -> CentralAgentConfig:
     """The configuration of each process of a CentralAgent. `queues` has the spec of every TaskQueue it names."""

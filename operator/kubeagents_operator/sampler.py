@@ -228,7 +228,7 @@ class Sampler:
 
     async def _pause(self, poke: asyncio.Event, failures: int) -> None:
         # Jitter, lest all queues be sampled at the same moment for ever after a restart.
-        pause = self._interval * random.uniform(0.9, 1.1)  # noqa: S311
+        pause = self._interval * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
         if 0 < failures <= len(_RETRIES):
             pause = min(pause, _RETRIES[failures - 1])
         await asyncio.sleep(_SHORTEST_PAUSE)

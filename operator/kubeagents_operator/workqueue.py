@@ -38,7 +38,7 @@ class Backoff:
     def delay(self, failures: int) -> float:
         """The delay after the given number of failures in a row."""
         base = min(self.longest, self.initial * 2.0 ** min(failures - 1, 32))
-        return base * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
+        return base * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load
 
 
 class WorkQueue:

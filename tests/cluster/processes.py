@@ -61,9 +61,6 @@ class Daemons:
     def names(self) -> list[str]:
         return sorted(path.stem for path in self.folder.glob("*.json"))
 
-    def running(self) -> list[str]:
-        return [name for name in self.names() if self.pid(name) is not None]
-
     def stop(self, names: Sequence[str]) -> None:
         """TERM to all, then KILL to those that are left, and wait until they are gone."""
         for deadly in (signal.SIGTERM, signal.SIGKILL):
