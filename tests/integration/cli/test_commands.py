@@ -152,6 +152,17 @@ def test_a_payload_over_the_limit_is_refused_with_the_limit(cli: Run, tmp_path: 
     assert "the limit is " in done.err
 
 
+def _has_open(pid: int, name: str) -> bool:
+    """Whether the process has a file of that name open."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if descriptor.readlink().name == name:
+                return True
+        except FileNotFoundError:  # closed while we looked
+            continue
+    return False
+
+
 def test_logs_can_be_followed_and_cut(cli: Run, world: tuple[Run, Dev, str], tmp_path: Path) -> None:
     assert len(cli("logs", "worker", "--tail", "1").out.splitlines()) == 1
     environment = {**os.environ, "XDG_STATE_HOME": str(world[1].state_home)}
@@ -160,13 +171,7 @@ def test_logs_can_be_followed_and_cut(cli: Run, world: tuple[Run, Dev, str], tmp
     )
     try:
         assert following.stdout is not None
-        eventually(
-            lambda: (
-                Path(f"/proc/{following.pid}/fd").is_dir()
-                and any(str(p.readlink()).endswith("worker-0.log") for p in Path(f"/proc/{following.pid}/fd").iterdir())
-            ),
-            what="the log file is open",
-        )
+        eventually(lambda: _has_open(following.pid, "worker-0.log"), what="the log file is open")
         cli("submit", "--wait", '{"fail": "seen in the log"}')
         assert "seen in the log" in following.stdout.readline()
         following.send_signal(2)
