@@ -1,11 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The seam between everything that uses a queue and what holds it."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
-from kubeagents_api.task import InstanceInfo, QueueStats, TaskRecord, TaskRequest
+from kubeagents_api.task import (
+    DeadFilter,
+    InstanceInfo,
+    ParentOutcome,
+    QueueStats,
+    StreamItem,
+    TaskEvent,
+    TaskRecord,
+    TaskRequest,
+    TaskState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +27,8 @@ class Worker:
     agent: str
     instance: str
     """Unique among all processes on the queue; in a cluster the pod's name."""
+    capabilities: tuple[str, ...] = ()
+    """What it is able to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +41,15 @@ class Claim:
     """JSON as it was submitted; decoded by whoever needs the value."""
     priority: int
     attempt: int
-    """Counted from 1."""
+    """Counted from 1; from the last replay on, if the task was dead before."""
     max_attempts: int
     timeout_seconds: float
     agent: str | None
     created_at_ms: int
     token: str
+    tenant: str | None = None
+    depends_on: tuple[str, ...] = ()
+    deadline_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,31 @@ class Failed:
 
 
 Outcome = Succeeded | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running task is. The newest one also shows in the task's record."""
+
+    fraction: float | None
+    """0 to 1; None if that is not known."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A part of a running task's result. `data` is JSON."""
+
+    data: bytes
+
+
+class Gate(StrEnum):
+    """What can be shut on a queue. Each may be shut by several at once; it is open when all have opened it again."""
+
+    CLAIMS = "claims"
+    """Shut: nobody takes tasks (paused)."""
+    SUBMISSIONS = "submissions"
+    """Shut: new tasks are refused with QueueClosedError (closed, to be drained)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +136,29 @@ class TaskQueue(Protocol):
     async def submit(self, tasks: Sequence[TaskRequest]) -> list[str]:
         """Queue the tasks atomically, all or none, and return their ids.
 
-        Raises PayloadTooLargeError, DuplicateTaskError or InvalidTaskError, which name the task and field.
+        For a task that is merged with an earlier one of the same idempotency key it is the earlier one's id.
+        Raises PayloadTooLargeError, DuplicateTaskError or InvalidTaskError, which name the task and field;
+        QueueClosedError; QueueFullError if they do not fit, with `limits.whenFull: Block` after waiting.
+        """
+        ...
+
+    async def fire(self, schedule: str, due: datetime, task: TaskRequest) -> bool:
+        """Submit the task of a schedule, unless the schedule has fired for this due time or a later one.
+
+        Both in one step, so that each due time fires once, whoever leads. Raises what `submit` raises; then it has not
+        fired.
+        """
+        ...
+
+    async def fired(self) -> dict[str, datetime]:
+        """The last due time that each schedule fired for."""
+        ...
+
+    async def cancel(self, task_ids: Sequence[str], *, by: str, reason: str = "") -> list[TaskState]:
+        """End tasks that are blocked, scheduled, queued or running, and return the state each is in now.
+
+        That is CANCELLED, or how it had ended before. Who runs one is told at once (`revoked`), and its lease is over.
+        Raises TaskNotFoundError, and has changed nothing then.
         """
         ...
 
@@ -117,6 +181,31 @@ class TaskQueue(Protocol):
         """Give back what cannot be finished, to the places it had in the queue, without spending an attempt."""
         ...
 
+    def revoked(self, worker: Worker) -> AsyncIterator[Sequence[str]]:
+        """Ids of tasks that were taken away from the worker: cancelled, or expired. Ends when closed.
+
+        An empty list says that some may have been missed (the connection broke): `extend` tells which.
+        """
+        ...
+
+    async def emit(self, claim: Claim, items: Sequence[Progress | Partial]) -> bool:
+        """Add to what the attempt says while it runs. False if it is no longer held: nothing was added.
+
+        Raises PayloadTooLargeError if one item is over the queue's limit.
+        """
+        ...
+
+    def stream(self, task_id: str, *, after: str = "") -> AsyncIterator[StreamItem]:
+        """What a task says, from the offset on, or from the beginning; ends after the task has ended.
+
+        Pushed, not polled; any number may listen. Raises TaskNotFoundError, InvalidTaskError for a bad offset.
+        """
+        ...
+
+    async def parents(self, claim: Claim) -> Mapping[str, ParentOutcome]:
+        """How the tasks ended that this one depends on. They are kept for it until it has ended, whatever their TTL."""
+        ...
+
     async def get(self, task_id: str) -> TaskRecord:
         """A task and all that is known about it. Raises TaskNotFoundError."""
         ...
@@ -125,8 +214,28 @@ class TaskQueue(Protocol):
         """The tasks, as soon as all are final or the time is over; pushed, not polled. Raises TaskNotFoundError."""
         ...
 
-    async def list_dead(self, *, limit: int) -> list[TaskRecord]:
-        """Dead tasks, newest first."""
+    async def list_dead(self, which: DeadFilter | None = None, *, limit: int, after: str = "") -> list[TaskRecord]:
+        """Dead tasks, newest first. `after` is the id of the last one of the page before."""
+        ...
+
+    async def replay(self, which: DeadFilter, *, by: str) -> list[str]:
+        """Queue dead tasks again, with all their attempts, and return their ids. What is not dead is left alone."""
+        ...
+
+    async def purge(self, which: DeadFilter, *, by: str) -> list[str]:
+        """Remove dead tasks for good, and return their ids."""
+        ...
+
+    async def set_gate(self, gate: Gate, *, shut: bool, by: str) -> None:
+        """Shut a gate of the queue, or open it again as far as `by` had shut it."""
+        ...
+
+    async def events(self, *, after: str = "", limit: int, wait_seconds: float = 0.0) -> list[TaskEvent]:
+        """Up to about `limit` of what happened after the offset, oldest first; waits up to `wait_seconds` for the first.
+
+        An empty `after` begins with the oldest that is kept, `$` with what happens from now on.
+        Raises InvalidTaskError for a bad offset.
+        """
         ...
 
     async def stats(self) -> QueueStats:

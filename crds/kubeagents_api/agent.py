@@ -4,7 +4,7 @@
 from pydantic import Field
 
 from kubeagents_api.conditions import Condition
-from kubeagents_api.model import ApiModel, LocalRef
+from kubeagents_api.model import ApiModel, LocalRef, ObjectName
 from kubeagents_api.pod import PodSettings
 
 
@@ -16,13 +16,23 @@ class CodeSource(ApiModel):
     import path: key `echo.py` is module `echo`. A change of the ConfigMap rolls the pods."""
 
 
+class BatchSettings(ApiModel):
+    """Makes a batch handler of the handler: it is given several tasks at once."""
+
+    max_tasks: int = Field(default=32, ge=1, le=1000)
+    """How many at most."""
+    wait_seconds: float = Field(default=0.0, ge=0, le=60)
+    """How long the first task of a batch waits for further ones; with 0 it takes what is there."""
+
+
 class AgentSpec(PodSettings):
     """What an Agent should be."""
 
     replicas: int = Field(default=1, ge=0, le=10000)
     """How many pods. `kubectl scale`, an HPA or KEDA set this field. With 0, tasks wait in the queue."""
     queue_ref: LocalRef
-    """The TaskQueue whose tasks this agent takes: those that name this agent, and those that name none."""
+    """The TaskQueue whose tasks this agent takes: those that name this agent, one of its capabilities or
+    one of its pods, and those that name none."""
     handler: str = Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$", max_length=253
     )
@@ -30,6 +40,11 @@ class AgentSpec(PodSettings):
     with such a method, which is instantiated once per process."""
     code: CodeSource | None = None
     """Where the module comes from if the image does not have it."""
+    capabilities: list[ObjectName] = Field(default_factory=list, max_length=32)
+    """What the agent is able to do: it also takes the tasks that ask for one of these."""
+    batch: BatchSettings | None = None
+    """If set, the handler is an `async def handle(tasks, ctx)` that takes a list of tasks and returns a list of as many
+    results; an element that is an exception fails that task only."""
     concurrency: int = Field(default=16, ge=1, le=10000)
     """How many tasks one pod works on at the same time."""
     drain_seconds: int = Field(default=30, ge=0, le=86400)

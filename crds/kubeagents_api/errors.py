@@ -7,11 +7,13 @@ KubeagentsError
 │   ├── InvalidTaskError          a submitted task is malformed (field named)
 │   │   ├── PayloadTooLargeError      its payload is over the queue's limit
 │   │   └── DuplicateTaskError        its id exists already
+│   ├── QueueClosedError          the queue takes no new tasks
 │   ├── TaskNotFoundError         no such task, or its result has expired
 │   ├── QueueNotFoundError        the CentralAgent does not serve that queue
 │   ├── HandlerNotFoundError      `module:attribute` cannot be imported or is no handler
 │   └── RuntimeConfigError        the runtime's configuration is missing or malformed
 └── TemporaryError            trying again later may work (`delay` seconds, where known)
+    ├── QueueFullError            the queue has as many tasks as it may
     └── QueueUnavailableError     Redis does not answer or refuses us
         └── QueueAuthError            Redis refuses the user or password
 """
@@ -57,6 +59,10 @@ class DuplicateTaskError(InvalidTaskError):
         super().__init__(message, field=field)
 
 
+class QueueClosedError(PermanentError):
+    code = "QUEUE_CLOSED"
+
+
 class TaskNotFoundError(PermanentError):
     code = "TASK_NOT_FOUND"
 
@@ -85,6 +91,10 @@ class TemporaryError(KubeagentsError):
     def __init__(self, message: str = "", *, delay: float | None = None) -> None:
         super().__init__(message)
         self.delay = delay
+
+
+class QueueFullError(TemporaryError):
+    code = "QUEUE_FULL"
 
 
 class QueueUnavailableError(TemporaryError):

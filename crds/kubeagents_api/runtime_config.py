@@ -11,11 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from kubeagents_api.agent import AgentSpec
+from kubeagents_api.agent import AgentSpec, BatchSettings
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.errors import RuntimeConfigError
 from kubeagents_api.labels import HTTP_PORT
+from kubeagents_api.limits import QueueLimits
 from kubeagents_api.model import ApiModel
+from kubeagents_api.schedule import Schedule
 from kubeagents_api.task_queue import RetryPolicy, TaskQueueSpec
 
 
@@ -26,11 +28,17 @@ class QueueConfig(ApiModel):
     namespace: str
     url_env: str
     """Environment variable with the Redis URL."""
-    retry: RetryPolicy
-    task_timeout_seconds: float
-    lease_seconds: float
-    result_ttl_seconds: int
-    max_payload_bytes: int
+    retry: RetryPolicy = RetryPolicy()
+    task_timeout_seconds: float = 300.0
+    task_ttl_seconds: float | None = None
+    lease_seconds: float = 30.0
+    result_ttl_seconds: int = 86400
+    deduplication_seconds: float = 3600.0
+    max_payload_bytes: int = 1048576
+    inline_bytes: int = 131072
+    limits: QueueLimits = QueueLimits()
+    keep_events: int = 10000
+    shards: int = 1
 
 
 class AgentConfig(ApiModel):
@@ -43,6 +51,8 @@ class AgentConfig(ApiModel):
     handler: str
     code_path: str | None = None
     """Folder that goes on Python's import path."""
+    capabilities: list[str] = Field(default_factory=list)
+    batch: BatchSettings | None = None
     concurrency: int
     drain_seconds: int
     heartbeat_seconds: int
@@ -66,6 +76,8 @@ class CentralAgentConfig(ApiModel):
     name: str
     namespace: str
     queues: list[QueueConfig]
+    schedules: dict[str, list[Schedule]] = Field(default_factory=dict)
+    """Those of each queue, by its name."""
     leader: LeaderConfig
     agent_timeout_seconds: int
     host: str = "0.0.0.0"  # noqa: S104 - a pod's address; `kubeagents dev` says 127.0.0.1
@@ -84,9 +96,15 @@ def queue_config(*, name: str, namespace: str, spec: TaskQueueSpec, index: int =
         url_env=f"KUBEAGENTS_QUEUE_{index}_URL",
         retry=spec.retry,
         task_timeout_seconds=spec.task_timeout_seconds,
+        task_ttl_seconds=spec.task_ttl_seconds,
         lease_seconds=spec.lease_seconds,
         result_ttl_seconds=spec.result_ttl_seconds,
+        deduplication_seconds=spec.deduplication_seconds,
         max_payload_bytes=spec.max_payload_bytes,
+        inline_bytes=spec.large_payloads.inline_bytes,
+        limits=spec.limits,
+        keep_events=spec.events.keep,
+        shards=spec.shards,
     )
 
 
@@ -107,6 +125,8 @@ def agent_config(
         queue=queue_config(name=spec.queue_ref.name, namespace=namespace, spec=queue),
         handler=spec.handler,
         code_path=code_path if spec.code is not None else None,
+        capabilities=spec.capabilities,
+        batch=spec.batch,
         concurrency=spec.concurrency,
         drain_seconds=spec.drain_seconds,
         heartbeat_seconds=spec.heartbeat_seconds,
@@ -133,6 +153,7 @@ def central_agent_config(
             queue_config(name=ref.name, namespace=namespace, spec=queues[ref.name], index=index)
             for index, ref in enumerate(spec.queue_refs)
         ],
+        schedules={ref.name: queues[ref.name].schedules for ref in spec.queue_refs if queues[ref.name].schedules},
         leader=LeaderConfig(
             type=leader, lease_name=lease_name(name), lease_duration_seconds=spec.lease_duration_seconds
         ),
