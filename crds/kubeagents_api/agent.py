@@ -4,7 +4,7 @@
 from pydantic import Field
 
 from kubeagents_api.conditions import Condition
-from kubeagents_api.model import ApiModel, LocalRef, ObjectName
+from kubeagents_api.model import SET, ApiModel, LocalRef, ObjectName, Rule
 from kubeagents_api.pod import PodSettings
 
 
@@ -40,7 +40,7 @@ class AgentSpec(PodSettings):
     with such a method, which is instantiated once per process."""
     code: CodeSource | None = None
     """Where the module comes from if the image does not have it."""
-    capabilities: list[ObjectName] = Field(default_factory=list, max_length=32)
+    capabilities: list[ObjectName] = Field(default_factory=list, max_length=32, json_schema_extra=SET)
     """What the agent is able to do: it also takes the tasks that ask for one of these."""
     batch: BatchSettings | None = None
     """If set, the handler is an `async def handle(tasks, ctx)` that takes a list of tasks and returns a list of as many
@@ -52,6 +52,14 @@ class AgentSpec(PodSettings):
     back to the queue and costs no attempt."""
     heartbeat_seconds: int = Field(default=5, ge=1, le=300)
     """Seconds between the heartbeats of a pod. Three missed ones make it unhealthy."""
+
+    rules = (
+        Rule(
+            cel="!has(self.capabilities) || self.capabilities.all(a, self.capabilities.exists_one(b, b == a))",
+            message="capabilities names one twice: list each once",
+            holds=lambda s: len(set(s.capabilities)) == len(s.capabilities),
+        ),
+    )
 
 
 class AgentStatus(ApiModel):

@@ -32,12 +32,18 @@ class ConditionType(StrEnum):
     """Agent: no replica is wanted; tasks can still be submitted and wait."""
     LEADER_ELECTED = "LeaderElected"
     """CentralAgent: one of its pods holds an unexpired Lease."""
+    SUSPENDED = "Suspended"
+    """TaskQueue (abnormal): agents take no tasks, because somebody, or `spec.paused`, has paused the queue."""
     ACCEPTING = "Accepting"
     """TaskQueue: tasks can be submitted."""
     DRAINED = "Drained"
-    """TaskQueue: nothing is queued, scheduled or running."""
+    """TaskQueue: nothing is queued, scheduled, blocked or running."""
     DEAD_LETTERING = "DeadLettering"
     """TaskQueue (abnormal): there are dead tasks."""
+    ROUTABLE = "Routable"
+    """TaskQueue: there is an Agent of the queue, be it scaled to zero, for every waiting task."""
+    SCHEDULES_SERVED = "SchedulesServed"
+    """TaskQueue with schedules: a CentralAgent serves the queue, so that they fire."""
     STORAGE_HEALTHY = "StorageHealthy"
     """TaskQueue: Redis keeps what it acknowledged: no eviction of keys, append-only file on."""
 
@@ -62,6 +68,16 @@ class Reason(StrEnum):
     """Redis runs with `maxmemory-policy noeviction` and an append-only file."""
     NO_DEAD_TASKS = "NoDeadTasks"
     """No task has used up its attempts."""
+    ACTIVE = "Active"
+    """Agents take tasks."""
+    PAUSED = "Paused"
+    """Agents take no tasks: `spec.paused`, or somebody, wants it so. The message names who."""
+    CLOSED = "Closed"
+    """New tasks are refused: `spec.closed`, or somebody, wants it so. The message names who."""
+    TASKS_ROUTABLE = "TasksRoutable"
+    """Each waiting task is for an Agent that there is."""
+    SERVED = "Served"
+    """A CentralAgent has the queue in `spec.queueRefs`."""
 
     # On the way
     ROLLING_OUT = "RollingOut"
@@ -73,7 +89,7 @@ class Reason(StrEnum):
     LEASE_EXPIRED = "LeaseExpired"
     """Nobody has renewed the Lease within its duration."""
     TASKS_PENDING = "TasksPending"
-    """Tasks are queued, scheduled or running."""
+    """Tasks are queued, scheduled, blocked or running."""
     HEARTBEAT_MISSED = "HeartbeatMissed"
     """A ready replica has not sent a heartbeat recently."""
     NOT_REQUIRED = "NotRequired"
@@ -81,7 +97,8 @@ class Reason(StrEnum):
 
     # Needs help
     INVALID_SPEC = "InvalidSpec"
-    """The API server accepted the object (an older schema?), but this operator does not understand it."""
+    """The API server accepted the object, but the operator cannot make sense of it: the schema is of another version,
+    or a schedule has a time zone or a cron field that does not exist."""
     HANDLER_NOT_FOUND = "HandlerNotFound"
     """`spec.handler` could not be imported; the message has the import error."""
     RUNTIME_CONFIG_INVALID = "RuntimeConfigInvalid"
@@ -99,7 +116,7 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     """The Secret with the Redis URL, or its key, does not exist."""
     REDIS_URL_INVALID = "RedisUrlInvalid"
-    """The Secret's value is no redis:// or rediss:// URL."""
+    """The Secret's value is no URL of a Redis."""
     REDIS_UNREACHABLE = "RedisUnreachable"
     """Redis does not answer at the address."""
     REDIS_AUTH_FAILED = "RedisAuthFailed"
@@ -110,6 +127,12 @@ class Reason(StrEnum):
     """Redis runs without an append-only file: a restart loses acknowledged tasks."""
     DEAD_TASKS = "DeadTasks"
     """Some tasks have used up their attempts and are kept for inspection."""
+    QUEUE_FULL = "QueueFull"
+    """As many tasks wait as `spec.limits.maxDepth` allows."""
+    TASKS_UNROUTABLE = "TasksUnroutable"
+    """Tasks wait for an Agent, a capability or a process that no Agent of the queue has."""
+    NO_CENTRAL_AGENT = "NoCentralAgent"
+    """No CentralAgent with a replica has the queue in `spec.queueRefs`: nobody fires its schedules."""
 
 
 ConditionStatus = Literal["True", "False", "Unknown"]

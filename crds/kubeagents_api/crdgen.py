@@ -22,6 +22,7 @@ from kubeagents_api.model import ApiModel
 HEADER = "# Generated from crds/kubeagents_api by `make generate`. Do not edit.\n"
 
 INT_OR_STRING = "x-kubernetes-int-or-string"
+ANY_JSON = "x-kubernetes-preserve-unknown-fields"
 
 _KEPT = (
     "type",
@@ -34,6 +35,8 @@ _KEPT = (
     "maxLength",
     "minItems",
     "maxItems",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
 )
 
 
@@ -145,13 +148,12 @@ def _typed(
 ) -> dict[str, Any]:
     model = _model_in(annotation)
     if schema.get("type") == "array":
-        item_model = _model_in(annotation)
         out = {k: schema[k] for k in _KEPT if k in schema}
-        if item_model is not None:
-            out["items"] = _object(item_model, defaults=defaults)
+        if model is not None:
+            out["items"] = _object(model, defaults=defaults)
         else:
             out["items"] = _typed(None, schema["items"], definitions, defaults=defaults)
-        if item_model is Condition:
+        if model is Condition:
             out["x-kubernetes-list-type"] = "map"
             out["x-kubernetes-list-map-keys"] = ["type"]
         return out
@@ -164,6 +166,8 @@ def _typed(
         }
     if schema.get(INT_OR_STRING):
         return {INT_OR_STRING: True}
+    if schema.get(ANY_JSON):
+        return {ANY_JSON: True, "nullable": True}
     out = {k: schema[k] for k in _KEPT if k in schema}
     if "exclusiveMinimum" in schema:
         out["minimum"], out["exclusiveMinimum"] = schema["exclusiveMinimum"], True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kubeagents_api import conditions
-from kubeagents_api.crdgen import INT_OR_STRING, crd
+from kubeagents_api.crdgen import ANY_JSON, INT_OR_STRING, crd
 from kubeagents_api.generated import write_or_check
 from kubeagents_api.kinds import KINDS, Kind
 from kubeagents_api.labels import API_VERSION
@@ -87,6 +87,8 @@ def _plain(value: Any) -> str:
 def _type(field: Mapping[str, Any]) -> str:
     if INT_OR_STRING in field:
         return "quantity"
+    if ANY_JSON in field:
+        return "any JSON"
     if "enum" in field:
         return " or ".join(str(option) for option in field["enum"])
     kind = str(field["type"])

@@ -22,6 +22,7 @@ NAME_MESSAGE = (
 )
 
 READY_REASON = '.status.conditions[?(@.type=="Ready")].reason'
+SUSPENDED_STATUS = '.status.conditions[?(@.type=="Suspended")].status'
 READY_STATUS = '.status.conditions[?(@.type=="Ready")].status'
 
 
@@ -122,7 +123,9 @@ TASK_QUEUE = Kind(
         Column("Ready", READY_STATUS, description="Whether the queue can be used."),
         _AGE,
         Column("Status", READY_REASON, priority=1, description="Why the queue is ready or not."),
-        Column("Delayed", ".status.scheduled", "integer", 1, "Tasks that wait for their next attempt."),
+        Column("Delayed", ".status.scheduled", "integer", 1, "Tasks that wait for their time."),
+        Column("Blocked", ".status.blocked", "integer", 1, "Tasks that wait for the tasks they depend on."),
+        Column("Paused", SUSPENDED_STATUS, priority=1, description="Whether agents take no tasks."),
         Column("Backend", ".status.backend", priority=1, description="What holds the queue."),
     ),
 )

@@ -34,9 +34,9 @@ class QueueLimits(ApiModel):
     max_depth: int | None = Field(default=None, ge=1, le=100000000)
     """How many tasks may wait: queued, scheduled and blocked ones."""
     when_full: Literal["Refuse", "Shed", "Block"] = "Refuse"
-    """What happens to tasks that would not fit. `Refuse`: they are refused with QUEUE_FULL (429 on HTTP). `Shed`: queued tasks of
-    lower priority, the newest first, are cancelled in their favour; without such, they are refused. `Block`: the
-    submission waits for room for up to `blockSeconds`, then they are refused."""
+    """What happens to tasks that would not fit. `Refuse`: they are refused with QUEUE_FULL (429 on HTTP). `Shed`:
+    queued tasks of lower priority, the newest first, are cancelled in their favour; without such, they are refused.
+    `Block`: the submission waits for room for up to `blockSeconds`, then they are refused."""
     block_seconds: float = Field(default=30.0, gt=0, le=3600)
     """The longest time in seconds that a submission waits."""
     rate: RateLimit | None = None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -51,6 +51,12 @@ ObjectName = Annotated[
     Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63),
 ]
 """A Kubernetes object name (DNS label)."""
+
+
+SET: dict[str, JsonValue] = {"x-kubernetes-list-type": "set"}
+"""Says of a list field that no element comes twice, so that several writers may each own some of them."""
+MAP_BY_NAME: dict[str, JsonValue] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+"""Says of a list field that its elements are told apart by their names; no name comes twice."""
 
 
 class LocalRef(ApiModel):

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks that a queue submits by itself, again and again."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field
 
 from kubeagents_api.model import ApiModel, ObjectName, Rule
 from kubeagents_api.task import PRIORITY_DEFAULT, PRIORITY_HIGHEST, PRIORITY_LOWEST, Tenant
+
+CRON = re.compile(r"^ *[0-9A-Za-z*/,#-]+( +[0-9A-Za-z*/,#-]+){4} *$")
+"""Five fields. Whether each makes sense is known to whoever computes the due times."""
 
 
 class ScheduledTask(ApiModel):
@@ -44,10 +48,11 @@ class Schedule(ApiModel):
     name: ObjectName
     """Name of the schedule, unique in the queue."""
     cron: str | None = Field(default=None, min_length=1, max_length=253)
-    """When, as five fields: minute, hour, day of month, month, day of week. Exactly one of `cron` and `everySeconds`."""
+    """When, as five fields: minute, hour, day of month, month, day of week. Exactly one of `cron` and
+    `everySeconds`."""
     every_seconds: int | None = Field(default=None, ge=1, le=31536000)
     """The interval in seconds. Due times are its multiples since 1970, so that they do not depend on who leads."""
-    time_zone: str = Field(default="Etc/UTC", min_length=1, max_length=64)
+    time_zone: str = Field(default="Etc/UTC", pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", max_length=64)
     """IANA name of the time zone that `cron` is in."""
     concurrency_policy: Literal["Allow", "Forbid"] = "Allow"
     """`Forbid`: a due time is left out while the schedule's last task has not ended."""
@@ -64,5 +69,10 @@ class Schedule(ApiModel):
             cel="has(self.cron) != has(self.everySeconds)",
             message="schedule needs exactly one of cron and everySeconds",
             holds=lambda s: (s.cron is None) != (s.every_seconds is None),
+        ),
+        Rule(
+            cel=f"!has(self.cron) || self.cron.matches(r'{CRON.pattern}')",
+            message="cron needs five fields (minute, hour, day of month, month, day of week), for example 30 6 * * 1-5",
+            holds=lambda s: s.cron is None or CRON.fullmatch(s.cron) is not None,
         ),
     )

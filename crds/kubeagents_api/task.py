@@ -53,9 +53,7 @@ class TaskState(StrEnum):
         return self in _FINAL
 
 
-_FINAL = frozenset(
-    (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED, TaskState.DEAD)
-)
+_FINAL = frozenset((TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED, TaskState.DEAD))
 
 
 class TaskRequest(ApiModel):
@@ -91,7 +89,7 @@ class TaskRequest(ApiModel):
     submission gave it."""
     deadline: AwareDatetime | None = None
     """When it expires unless it has ended, with time zone: nobody begins it any more, and who works on it is told to
-    stop. The submission plus the TaskQueue's `taskTTLSeconds` if unset."""
+    stop. The submission plus the TaskQueue's `taskTtlSeconds` if unset."""
     depends_on: list[TaskId] = Field(default_factory=list, max_length=1000)
     """The tasks that must end first: tasks of the queue, or of the same batch. Their results can be read while this
     task runs."""

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`TaskQueue`: a durable, prioritised queue of tasks in Redis, with its policies."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from kubeagents_api.conditions import Condition
 from kubeagents_api.limits import QueueLimits
-from kubeagents_api.model import ApiModel, Rule, SecretKeyRef
+from kubeagents_api.model import MAP_BY_NAME, ApiModel, Rule, SecretKeyRef
 from kubeagents_api.pod import QUANTITY, Resources
 from kubeagents_api.schedule import Schedule
 
@@ -70,6 +70,10 @@ class RedisSource(ApiModel):
     )
 
 
+ErrorName = Annotated[str, Field(min_length=1, max_length=253)]
+"""A code, or the name of an exception class."""
+
+
 class RetryPolicy(ApiModel):
     """What happens after a failed attempt."""
 
@@ -83,7 +87,7 @@ class RetryPolicy(ApiModel):
     """By how much each further wait is longer than the one before."""
     jitter: float = Field(default=0.2, ge=0, le=1)
     """A wait is longer by a random part of up to this, so that what failed together does not return together."""
-    non_retryable_errors: list[str] = Field(default_factory=list, max_length=100)
+    non_retryable_errors: list[ErrorName] = Field(default_factory=list, max_length=100)
     """Errors for which trying again is useless: codes such as `TIMEOUT`, or names of Python exception classes such as
     `ValueError`. A task that fails with one of them fails for good at once."""
 
@@ -138,9 +142,7 @@ class TaskQueueSpec(ApiModel):
     """How payloads and results that are large are kept."""
     limits: QueueLimits = QueueLimits()
     """How many tasks may wait, start and run."""
-    schedules: list[Schedule] = Field(
-        default_factory=list, max_length=100, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-    )
+    schedules: list[Schedule] = Field(default_factory=list, max_length=100, json_schema_extra=MAP_BY_NAME)
     """Tasks that are submitted again and again. A CentralAgent that serves the queue does it, whichever pod leads."""
     events: EventLog = EventLog()
     """What the queue remembers of what happened in it."""
@@ -152,6 +154,14 @@ class TaskQueueSpec(ApiModel):
     closed: bool = False
     """Whether new tasks are refused. What is in the queue is worked off: how to drain a queue before removing it."""
 
+    rules = (
+        Rule(
+            cel="!has(self.schedules) || self.schedules.all(a, self.schedules.exists_one(b, b.name == a.name))",
+            message="schedules has a name twice: give each schedule a name of its own",
+            holds=lambda s: len({schedule.name for schedule in s.schedules}) == len(s.schedules),
+        ),
+    )
+
 
 class TaskQueueStatus(ApiModel):
     """What a TaskQueue is."""
@@ -159,7 +169,8 @@ class TaskQueueStatus(ApiModel):
     observed_generation: int = -1
     """The `metadata.generation` that this status was computed from; -1 before the operator has seen it."""
     conditions: list[Condition] = Field(default_factory=list)
-    """Ready, Reconciling, Stalled, Suspended, Accepting, Drained, DeadLettering, Routable, StorageHealthy."""
+    """Ready, Reconciling, Stalled, Suspended, Accepting, Drained, DeadLettering, Routable, StorageHealthy; with
+    schedules SchedulesServed."""
     depth: int | None = None
     """Tasks that wait for a worker, sampled every 15 s."""
     running: int | None = None

@@ -33,7 +33,7 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.kind)
 def test_the_schema_is_structural(kind: Kind) -> None:
     for path, node in nodes(schema_of(kind)):
-        assert "type" in node or crdgen.INT_OR_STRING in node, f"{path} has no type"
+        assert {"type", crdgen.INT_OR_STRING, crdgen.ANY_JSON} & set(node), f"{path} has no type"
         assert not {"$ref", "anyOf", "oneOf", "allOf", "const", "title"} & set(node), path
 
 
@@ -85,6 +85,15 @@ def test_committed_files_are_what_the_models_say() -> None:
         assert (ROOT / "docs/reference" / name).read_text() == text
 
 
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema as kubectl validates against it: unknown fields are errors."""
+    for _, node in list(nodes(schema)):
+        if "properties" in node and crdgen.ANY_JSON not in node:
+            node["additionalProperties"] = False
+    schema["properties"]["metadata"] = {"type": "object"}
+    return schema
+
+
 def spec(text: str) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(text) or {}
     return loaded
@@ -103,6 +112,22 @@ BAD = [
     ("TaskQueue", "{retry: {maxAttempts: 0}}", "maxAttempts"),
     ("TaskQueue", "{redis: {managed: {storage: {size: huge}}}}", "size"),
     ("TaskQueue", "{leaseSeconds: 0}", "leaseSeconds"),
+    ("TaskQueue", "{retry: {factor: 0.5}}", "factor"),
+    ("TaskQueue", "{retry: {nonRetryableErrors: ['']}}", "nonRetryableErrors"),
+    ("TaskQueue", "{taskTtlSeconds: 0}", "taskTtlSeconds"),
+    ("TaskQueue", "{limits: {maxDepth: -1}}", "maxDepth"),
+    ("TaskQueue", "{limits: {whenFull: Explode, maxDepth: 1}}", "whenFull"),
+    ("TaskQueue", "{limits: {rate: {perSeconds: 1}}}", "tasks"),
+    ("TaskQueue", "{limits: {perTenant: {rate: {tasks: 0}}}}", "tasks"),
+    ("TaskQueue", "{shards: 0}", "shards"),
+    ("TaskQueue", "{paused: maybe}", "paused"),
+    ("TaskQueue", "{schedules: [{everySeconds: 60}]}", "name"),
+    ("TaskQueue", "{schedules: [{name: a, everySeconds: -5}]}", "everySeconds"),
+    ("TaskQueue", "{schedules: [{name: a, everySeconds: 5, timeZone: ../etc/passwd}]}", "timeZone"),
+    ("TaskQueue", "{schedules: [{name: a, everySeconds: 5, task: {priority: 10}}]}", "priority"),
+    ("TaskQueue", "{schedules: [{name: a, everySeconds: 5, task: {delaySeconds: 1}}]}", "delaySeconds"),
+    ("Agent", "{queueRef: {name: q}, handler: 'a:b', capabilities: [Not_A_Name]}", "capabilities"),
+    ("Agent", "{queueRef: {name: q}, handler: 'a:b', batch: {maxTasks: 0}}", "maxTasks"),
 ]
 
 
@@ -113,7 +138,7 @@ def test_schema_and_model_refuse_the_same_specs(kind: str, text: str, field: str
         parse_spec(BY_KIND[kind], body)
     if field != "cpu":  # a quantity is checked by the API server's own code, not by the schema
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.Draft4Validator(schema_of(BY_KIND[kind])).validate(body)
+            jsonschema.Draft4Validator(closed(schema_of(BY_KIND[kind]))).validate(body)
 
 
 GOOD = [
@@ -124,6 +149,14 @@ GOOD = [
     ("TaskQueue", ""),
     ("TaskQueue", "{redis: {external: {secretRef: {name: s}}}, retry: {initialSeconds: 0, maxSeconds: 0}}"),
     ("TaskQueue", "{redis: {managed: {storage: {type: EmptyDir}}}}"),
+    ("TaskQueue", "{limits: {maxDepth: 10, whenFull: Shed, rate: {tasks: 5, perSeconds: 60, burst: 1}}}"),
+    ("TaskQueue", "{limits: {perTenant: {concurrency: 2, rate: {tasks: 1}}}, paused: true, closed: true, shards: 4}"),
+    ("TaskQueue", "{schedules: [{name: a, cron: '*/5 0-6 1,L * MON#1'}, {name: b, everySeconds: 1}]}"),
+    ("TaskQueue", "{schedules: [{name: a, cron: '0 6 * * 1', timeZone: America/Argentina/Buenos_Aires}]}"),
+    ("TaskQueue", "{schedules: [{name: a, everySeconds: 1, task: {payload: {any: [1, null, {deep: true}]}}}]}"),
+    ("TaskQueue", "{schedules: [{name: a, everySeconds: 1, task: {payload: text, capability: ocr}}]}"),
+    ("TaskQueue", "{retry: {nonRetryableErrors: [TIMEOUT, ValueError], factor: 1, jitter: 0}}"),
+    ("Agent", "{queueRef: {name: q}, handler: 'a:b', capabilities: [ocr, translate], batch: {}}"),
 ]
 
 
@@ -146,6 +179,28 @@ RULE_BREAKERS = [
         "{redis: {managed: {storage: {type: EmptyDir, storageClassName: fast}}}}",
         "storageClassName needs type PersistentVolumeClaim",
     ),
+    ("TaskQueue", "{limits: {whenFull: Block}}", "whenFull needs limits.maxDepth"),
+    ("TaskQueue", "{schedules: [{name: a}]}", "exactly one of cron and everySeconds"),
+    (
+        "TaskQueue",
+        "{schedules: [{name: a, cron: '* * * * *', everySeconds: 5}]}",
+        "exactly one of cron and everySeconds",
+    ),
+    ("TaskQueue", "{schedules: [{name: a, cron: '@hourly'}]}", "cron needs five fields"),
+    ("TaskQueue", "{schedules: [{name: a, cron: '* * * *'}]}", "cron needs five fields"),
+    ("TaskQueue", "{schedules: [{name: a, cron: '0 * * * * *'}]}", "cron needs five fields"),
+    ("TaskQueue", "{schedules: [{name: a, cron: '* * * * ?'}]}", "cron needs five fields"),
+    (
+        "TaskQueue",
+        "{schedules: [{name: a, everySeconds: 5}, {name: a, everySeconds: 6}]}",
+        "give each schedule a name of its own",
+    ),
+    (
+        "TaskQueue",
+        "{schedules: [{name: a, everySeconds: 5, task: {agent: x, capability: y}}]}",
+        "at most one of agent and capability",
+    ),
+    ("Agent", "{queueRef: {name: q}, handler: 'a:b', capabilities: [ocr, ocr]}", "list each once"),
 ]
 
 
@@ -153,6 +208,29 @@ RULE_BREAKERS = [
 def test_rules_across_fields_hold_in_dev_mode_too(kind: str, text: str, message: str) -> None:
     with pytest.raises(InvalidManifestError, match=message):
         parse_spec(BY_KIND[kind], {"metadata": {"name": "x"}, "spec": spec(text)})
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.kind)
+def test_what_a_rule_reads_is_bounded_so_that_the_api_server_can_bound_its_cost(kind: Kind) -> None:
+    for path, node in nodes(schema_of(kind)["properties"]["spec"], "spec"):
+        if node.get("type") == "array":
+            assert "maxItems" in node, f"{path} may have any number of items"
+
+
+def test_lists_of_things_with_names_are_maps_so_that_several_writers_may_each_own_some() -> None:
+    schedules = schema_of(BY_KIND["TaskQueue"])["properties"]["spec"]["properties"]["schedules"]
+    assert schedules["x-kubernetes-list-type"] == "map"
+    assert schedules["x-kubernetes-list-map-keys"] == ["name"]
+    assert schema_of(BY_KIND["Agent"])["properties"]["spec"]["properties"]["capabilities"][
+        "x-kubernetes-list-type"
+    ] == ("set")
+
+
+def test_the_payload_of_a_schedule_is_kept_as_it_is() -> None:
+    schedules = schema_of(BY_KIND["TaskQueue"])["properties"]["spec"]["properties"]["schedules"]
+    payload = schedules["items"]["properties"]["task"]["properties"]["payload"]
+    assert payload[crdgen.ANY_JSON] is True
+    assert "type" not in payload
 
 
 def test_the_reference_pages_name_every_field() -> None:
