@@ -131,8 +131,9 @@ class Cache:
             return
         self._changed(new.key)
         if old is None or (old.uid, old.spec, old.deleting) != (new.uid, new.spec, new.deleting):
+            left = self._queues(new.key)
             self._refer(new.key, references(new.key, new.spec))
-            self._changed_all(self._dependents(new.key))
+            self._changed_all({*left, *self._queues(new.key), *self._dependents(new.key)})
 
     def _put_child(self, new: Child, owner: Key) -> None:
         siblings = self._children.setdefault(owner, {})
@@ -169,6 +170,7 @@ class Cache:
         if kind in _CUSTOM_KINDS:
             key = Key(kind, *name)
             del self._customs[key]
+            self._changed_all(self._queues(key))
             self._refer(key, frozenset())
             self._changed(key)
             self._changed_all(self._dependents(key))
@@ -200,6 +202,11 @@ class Cache:
             self._users.setdefault(reference, set()).add(key)
         if wanted:
             self._refers[key] = wanted
+
+    def _queues(self, key: Key) -> set[Key]:
+        """The TaskQueues that it refers to: what its users can do, and whether it has any, shows in their status."""
+        named = {Key(kind, *name) for kind, name in self._refers.get(key, ()) if kind == "TaskQueue"}
+        return named & self._customs.keys()
 
     def _dependents(self, key: Key) -> frozenset[Key]:
         return self.users(key.kind, Name(key.namespace, key.name))

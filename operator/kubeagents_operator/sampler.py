@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looks at the queues' Redis every few seconds and keeps what it saw, so that no reconcile ever waits for a Redis.
 
-One task per TaskQueue. Its samples are a snapshot: the reconciles of the queue, of its Agents and of its CentralAgents
-all read the same one and are asked for only when what they would read has changed.
+One task per TaskQueue. With each sample it also holds the queue's gates to what `spec.paused` and `spec.closed` say,
+which is all that the operator ever writes into a queue. Its samples are a snapshot: the reconciles of the queue, of its
+Agents and of its CentralAgents all read the same one and are asked for only when what they would read has changed.
 """
 
 import asyncio
@@ -12,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent_runtime.queue import StorageInfo, TaskQueue, open_queue
+from agent_runtime.queue.base import Gate
+from agent_runtime.queue.gates import hold_gates
 from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import KubeagentsError, QueueAuthError, QueueUnavailableError, RedisUrlError
 from kubeagents_api.runtime_config import QueueConfig
@@ -45,6 +48,8 @@ class Target:
     secret_digest: str
     thresholds: frozenset[float]
     """Ages of a heartbeat, in seconds, by which somebody tells healthy instances from others."""
+    shut: frozenset[Gate] = frozenset()
+    """The gates that the queue's spec wants shut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,8 @@ class Sample:
         storage = self.storage
         return (
             self.trouble,
-            stats and (stats.queued, stats.running, stats.scheduled, stats.dead, stats.oldest_at),
+            stats and (stats.queued, stats.running, stats.scheduled, stats.blocked, stats.dead, stats.oldest_at),
+            stats and (stats.paused_by, stats.closed_by, stats.unroutable_targets),
             storage and (storage.server, storage.eviction_policy, storage.append_only),
             len(self.instances),
         )
@@ -182,7 +188,7 @@ class Sampler:
         except (KubeagentsError, TimeoutError) as error:
             return None, _failed(Reason.DEPENDENCY_NOT_READY, f"{where} cannot be read: {error}")
         except ValueError:
-            return None, _failed(Reason.REDIS_URL_INVALID, f"{where} is no text: write a redis:// or rediss:// URL")
+            return None, _failed(Reason.REDIS_URL_INVALID, f"{where} is no text: write the URL of a Redis")
         if url is None:
             return None, _failed(Reason.SECRET_NOT_FOUND, f"{where} does not exist: create it with the Redis URL")
         try:
@@ -195,6 +201,8 @@ class Sampler:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 stats = await queue.stats()
+                if await hold_gates(queue, stats, shut=target.shut):
+                    stats = await queue.stats()
                 storage = await queue.storage()
                 healthy: dict[float, frozenset[str]] = {}
                 known: list[InstanceInfo] = []

@@ -15,6 +15,7 @@ from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.reconcile.base import Tools, parse
 from kubeagents_operator.sampler import Trouble
 from kubeagents_operator.status.agent import MISSED_BEATS
+from kubeagents_operator.status.routing import Takers
 from kubeagents_operator.status.workload import QueueState
 
 
@@ -72,6 +73,25 @@ def thresholds(cache: Cache, queue: Key) -> frozenset[float]:
             found.add(_seconds(spec.get("agentTimeoutSeconds"), _TIMEOUT))
     # Somebody may consume from the queue who is no Agent of this cluster.
     return frozenset(found) or frozenset({_TIMEOUT})
+
+
+def takers(cache: Cache, queue: Key) -> Takers:
+    """What the Agents of a queue take. Specs are read as they are, too."""
+    agents, capabilities, instances = set[str](), set[str](), set[str]()
+    for user in cache.users(queue.kind, Name(queue.namespace, queue.name)):
+        custom = cache.custom(user)
+        if user.kind == "Agent" and custom is not None and not custom.deleting:
+            agents.add(user.name)
+            capabilities.update(custom.spec.get("capabilities") or ())
+            instances.update(pod.name for pod in cache.pods(user))
+    return Takers(frozenset(agents), frozenset(capabilities), frozenset(instances))
+
+
+def has_central_agent(cache: Cache, queue: Key) -> bool:
+    """Whether a CentralAgent serves the queue, with at least one replica."""
+    users = cache.users(queue.kind, Name(queue.namespace, queue.name))
+    centrals = [cache.custom(user) for user in users if user.kind == "CentralAgent"]
+    return any(one is not None and not one.deleting and one.spec.get("replicas") != 0 for one in centrals)
 
 
 _HEARTBEAT = float(AgentSpec.model_fields["heartbeat_seconds"].default)

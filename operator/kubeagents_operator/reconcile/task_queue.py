@@ -4,6 +4,8 @@
 import re
 import secrets
 
+from agent_runtime.queue.gates import shut_by_spec
+from agent_runtime.queue.timetable import Timetable
 from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import InvalidManifestError
 from kubeagents_api.runtime_config import queue_config
@@ -14,8 +16,8 @@ from kubeagents_operator.desired.pods import template_hash
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.observed import Body, Custom, secret_value, version
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, write_invalid
-from kubeagents_operator.reconcile.queues import secret_of, thresholds
-from kubeagents_operator.sampler import Target
+from kubeagents_operator.reconcile.queues import has_central_agent, secret_of, takers, thresholds
+from kubeagents_operator.sampler import Sample, Target
 from kubeagents_operator.status.conditions import Previous, Verdict, earliest, stalled
 from kubeagents_operator.status.task_queue import ManagedState, TaskQueueState, report
 from kubeagents_operator.watched import SECRET
@@ -49,7 +51,16 @@ class TaskQueueReconcile:
             child = tools.cache.children(key).get(("StatefulSet", names.redis(key.name)))
             rollout = child.rollout if child is not None else None
             managed = ManagedState(rollout, template_hash(manifests[-1]), tuple(tools.cache.pods(key)))
-        state = TaskQueueState(obstacle, managed, tools.sampler.sample(key))
+        sample = tools.sampler.sample(key)
+        state = TaskQueueState(
+            obstacle,
+            managed,
+            sample,
+            fault=_fault(spec),
+            max_depth=spec.limits.max_depth,
+            unroutable=self._unroutable(key, sample),
+            schedules_served=has_central_agent(tools.cache, key) if spec.schedules else None,
+        )
         self._poke_if_doubtful(state, custom)
         made = report(state, Previous(custom.status), now=tools.now())
         again = await tools.writer.write(custom, made, now=tools.now())
@@ -76,9 +87,15 @@ class TaskQueueReconcile:
             secret_key=secret_key,
             secret_digest=digest.keys[secret_key],
             thresholds=thresholds(tools.cache, key),
+            shut=shut_by_spec(spec),
         )
         tools.sampler.watch(key, target)
         return None
+
+    def _unroutable(self, key: Key, sample: Sample | None) -> dict[str, int]:
+        if sample is None or sample.stats is None or not sample.stats.unroutable_targets:
+            return {}
+        return takers(self._tools.cache, key).unroutable(sample.stats)
 
     def _poke_if_doubtful(self, state: TaskQueueState, custom: Custom) -> None:
         """A Redis pod that has come or gone since the last sample makes it doubtful."""
@@ -106,6 +123,17 @@ class TaskQueueReconcile:
             return secrets.token_urlsafe(32)
         self._passwords[name] = (version(body), password)
         return password
+
+
+def _fault(spec: TaskQueueSpec) -> str | None:
+    """What is wrong with the schedules, beyond what the API server can check."""
+    faults = []
+    for schedule in spec.schedules:
+        try:
+            Timetable(schedule)
+        except InvalidManifestError as error:
+            faults.append(str(error))
+    return "; ".join(faults) or None
 
 
 def _password_in(body: Body) -> str | None:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status of a TaskQueue."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from agent_runtime.queue.gates import SPEC
 from kubeagents_api.conditions import ConditionType, Reason
+from kubeagents_api.task import QueueStats
 from kubeagents_operator.observed import Pod, Rollout
 from kubeagents_operator.sampler import Sample
 from kubeagents_operator.status import rollout as rollouts
+from kubeagents_operator.status import routing
 from kubeagents_operator.status.conditions import (
     Fact,
     Phase,
@@ -29,7 +33,17 @@ START_DEADLINE: Final = 300.0
 UNREACHABLE_DEADLINE: Final = 120.0
 """Seconds for which an external Redis may be out of reach before somebody should look."""
 
-_COUNTERS = ("depth", "running", "scheduled", "dead", "oldestTaskTime", "consumers", "backend")
+_COUNTERS = (
+    "depth",
+    "running",
+    "scheduled",
+    "blocked",
+    "unroutable",
+    "dead",
+    "oldestTaskTime",
+    "consumers",
+    "backend",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,13 @@ class TaskQueueState:
     managed: ManagedState | None
     """None for an external Redis."""
     sample: Sample | None
+    fault: str | None = None
+    """What is wrong with the schedules."""
+    max_depth: int | None = None
+    unroutable: Mapping[str, int] = field(default_factory=dict)
+    """Targets that no Agent of the queue has -> how many tasks wait for them."""
+    schedules_served: bool | None = None
+    """Whether a CentralAgent serves the queue; None if it has no schedules."""
 
 
 def report(state: TaskQueueState, previous: Previous, *, now: datetime) -> Report:
@@ -74,19 +95,36 @@ def _verdict(state: TaskQueueState, previous: Previous, not_ready: float) -> Ver
         )
         if redis.waiting():
             return Verdict(redis.phase, redis.reason, f"Redis: {redis.message}")
+    if state.fault is not None and (state.sample is None or state.sample.trouble is None):
+        return stalled(Reason.INVALID_SPEC, f"{state.fault}; all other schedules and tasks go on")
     if state.sample is None:
         before = previous.verdict()
         if before is not None and before.reason in _LEARNT_BY_SAMPLING:
             return before
         return progressing(Reason.ROLLING_OUT, "Redis has not been asked yet")
     if state.sample.trouble is None:
-        return current(Reason.AVAILABLE, "tasks can be submitted and taken")
+        return _verdict_on_gates(state.sample.stats)
     return _verdict_on_trouble(state, not_ready)
+
+
+def _verdict_on_gates(stats: QueueStats | None) -> Verdict:
+    """A queue that somebody has shut does what it should."""
+    if stats is not None and stats.paused_by:
+        return current(Reason.PAUSED, f"paused by {_by(stats.paused_by, 'spec.paused')}: agents take no tasks")
+    if stats is not None and stats.closed_by:
+        return current(Reason.CLOSED, f"closed by {_by(stats.closed_by, 'spec.closed')}: new tasks are refused")
+    return current(Reason.AVAILABLE, "tasks can be submitted and taken")
+
+
+def _by(names: Sequence[str], field: str) -> str:
+    return routing.listed(field if name == SPEC else name for name in names)
 
 
 _LEARNT_BY_SAMPLING = frozenset(
     {
         Reason.AVAILABLE,
+        Reason.PAUSED,
+        Reason.CLOSED,
         Reason.REDIS_UNREACHABLE,
         Reason.REDIS_AUTH_FAILED,
         Reason.REDIS_URL_INVALID,
@@ -112,30 +150,86 @@ def _verdict_on_trouble(state: TaskQueueState, not_ready: float) -> Verdict:
 
 
 def _facts(state: TaskQueueState, previous: Previous, verdict: Verdict) -> list[Fact]:
-    types = (
+    types = [
         ConditionType.ACCEPTING,
+        ConditionType.SUSPENDED,
         ConditionType.DRAINED,
         ConditionType.DEAD_LETTERING,
+        ConditionType.ROUTABLE,
         ConditionType.STORAGE_HEALTHY,
-    )
+    ]
+    if state.schedules_served is not None:
+        types.append(ConditionType.SCHEDULES_SERVED)
     sample = state.sample
     if sample is None and verdict == previous.verdict():
         return [previous.fact(type_) or unknown(type_, verdict.reason, verdict.message) for type_ in types]
     if sample is None or sample.stats is None or sample.storage is None:
         accepting = fact(ConditionType.ACCEPTING, False, verdict.reason, verdict.message)
         return [accepting, *(unknown(type_, verdict.reason, verdict.message) for type_ in types[1:])]
-    stats = sample.stats
-    pending = stats.queued + stats.running + stats.scheduled
-    return [
-        fact(ConditionType.ACCEPTING, True, Reason.AVAILABLE, "tasks can be submitted"),
-        fact(ConditionType.DRAINED, False, Reason.TASKS_PENDING, "tasks are queued, scheduled or running")
-        if pending
-        else fact(ConditionType.DRAINED, True, Reason.EMPTY, "nothing is queued, scheduled or running"),
-        fact(ConditionType.DEAD_LETTERING, True, Reason.DEAD_TASKS, "tasks have used up their attempts and are kept")
-        if stats.dead
-        else fact(ConditionType.DEAD_LETTERING, False, Reason.NO_DEAD_TASKS),
+    facts = [
+        _accepting(sample.stats, state.max_depth),
+        _suspended(sample.stats),
+        _drained(sample.stats),
+        _dead_lettering(sample.stats),
+        _routable(state.unroutable),
         _storage(sample),
     ]
+    if state.schedules_served is not None:
+        facts.append(_schedules_served(state.schedules_served))
+    return facts
+
+
+def _accepting(stats: QueueStats, max_depth: int | None) -> Fact:
+    type_ = ConditionType.ACCEPTING
+    if stats.closed_by:
+        message = f"closed by {_by(stats.closed_by, 'spec.closed')}: new tasks are refused"
+        return fact(type_, False, Reason.CLOSED, message)
+    if max_depth is not None and stats.queued + stats.scheduled + stats.blocked >= max_depth:
+        message = "as many tasks wait as limits.maxDepth allows: start more agents, or raise it"
+        return fact(type_, False, Reason.QUEUE_FULL, message)
+    return fact(type_, True, Reason.AVAILABLE, "tasks can be submitted")
+
+
+def _suspended(stats: QueueStats) -> Fact:
+    type_ = ConditionType.SUSPENDED
+    if stats.paused_by:
+        message = f"paused by {_by(stats.paused_by, 'spec.paused')}: agents take no tasks, new ones wait"
+        return fact(type_, True, Reason.PAUSED, message)
+    return fact(type_, False, Reason.ACTIVE, "agents take tasks")
+
+
+def _drained(stats: QueueStats) -> Fact:
+    if stats.queued + stats.running + stats.scheduled + stats.blocked:
+        message = "tasks are queued, scheduled, blocked or running"
+        return fact(ConditionType.DRAINED, False, Reason.TASKS_PENDING, message)
+    return fact(ConditionType.DRAINED, True, Reason.EMPTY, "nothing is queued, scheduled, blocked or running")
+
+
+def _dead_lettering(stats: QueueStats) -> Fact:
+    if stats.dead:
+        message = "tasks have used up their attempts and are kept"
+        return fact(ConditionType.DEAD_LETTERING, True, Reason.DEAD_TASKS, message)
+    return fact(ConditionType.DEAD_LETTERING, False, Reason.NO_DEAD_TASKS)
+
+
+def _routable(unroutable: Mapping[str, int]) -> Fact:
+    if unroutable:
+        message = (
+            f"tasks wait for {routing.described(unroutable)}, which no Agent of this queue is or has: create the "
+            "Agent, add the capability to an Agent's spec.capabilities, or cancel the tasks"
+        )
+        return fact(ConditionType.ROUTABLE, False, Reason.TASKS_UNROUTABLE, message)
+    return fact(ConditionType.ROUTABLE, True, Reason.TASKS_ROUTABLE, "there is an Agent for every waiting task")
+
+
+def _schedules_served(served: bool) -> Fact:
+    type_ = ConditionType.SCHEDULES_SERVED
+    if served:
+        return fact(type_, True, Reason.SERVED, "a CentralAgent serves the queue")
+    message = (
+        "no CentralAgent with a replica has this queue in spec.queueRefs: its schedules do not fire; add it to one"
+    )
+    return fact(type_, False, Reason.NO_CENTRAL_AGENT, message)
 
 
 def _storage(sample: Sample) -> Fact:
@@ -167,6 +261,8 @@ def _fields(state: TaskQueueState, previous: Previous) -> dict[str, Any]:
         "depth": stats.queued,
         "running": stats.running,
         "scheduled": stats.scheduled,
+        "blocked": stats.blocked,
+        "unroutable": sum(state.unroutable.values()),
         "dead": stats.dead,
         "oldestTaskTime": format_time(stats.oldest_at) if stats.oldest_at is not None else None,
         "consumers": len(sample.instances),

@@ -11,28 +11,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_operator.buckets import Buckets
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.cluster import Cluster
 from kubeagents_operator.events import Recorder
 from kubeagents_operator.keys import Key
 from kubeagents_operator.observed import Custom
-from kubeagents_operator.status.conditions import Fact, Previous, Report, earliest
+from kubeagents_operator.status.conditions import Previous, Report, earliest
+from kubeagents_operator.status.news import news
 from kubeagents_operator.watched import BY_KIND
 
 COUNTER_SECONDS: Final = 2.0
 """Between two writes that change only counts or texts. Sampled figures change no faster than samples are taken."""
-
-_WORTH_A_WARNING = frozenset(
-    {
-        Reason.HEARTBEAT_MISSED,
-        Reason.LEASE_EXPIRED,
-        Reason.REDIS_AUTH_FAILED,
-        Reason.REDIS_UNREACHABLE,
-    }
-)
-"""Reasons for which something that was ready is not any more, and that are no part of everyday life."""
 
 
 class StatusWriter:
@@ -65,49 +55,15 @@ class StatusWriter:
         body = await self._cluster.patch_status(custom.key, uid=custom.uid, patch=patch)
         self._written_at[custom.key] = self._clock()
         self._cache.seen(BY_KIND[custom.key.kind], body)
-        self._announce(custom, previous, report)
+        # A write that failed is repeated, and has announced nothing.
+        for one in news(previous, report):
+            announce = self._recorder.warning if one.warns else self._recorder.normal
+            announce(custom, one.reason, one.note)
         return report.again
 
     def forget(self, key: Key) -> None:
         """The object is gone."""
         self._written_at.pop(key, None)
-
-    def _announce(self, custom: Custom, previous: Previous, report: Report) -> None:
-        """Events for the transitions that the write made visible. A failed write is repeated and announces nothing."""
-        facts = {one.type: one for one in report.facts}
-        ready, stalled = facts[ConditionType.READY], facts[ConditionType.STALLED]
-        was_ready, was_stalled = previous.fact(ConditionType.READY), previous.fact(ConditionType.STALLED)
-        if stalled.status == "True" and not _same(stalled, was_stalled):
-            self._recorder.warning(custom, str(stalled.reason), stalled.message)
-        elif ready.status == "True" and (was_ready is None or was_ready.status != "True"):
-            recovered = was_stalled is not None and was_stalled.status == "True"
-            self._recorder.normal(custom, "Recovered" if recovered else "Ready", ready.message)
-        elif (
-            ready.status == "False"
-            and ready.reason in _WORTH_A_WARNING
-            and was_ready is not None
-            and was_ready.status == "True"
-        ):
-            self._recorder.warning(custom, str(ready.reason), ready.message)
-        self._announce_dead(custom, previous, facts.get(ConditionType.DEAD_LETTERING))
-        self._announce_leader(custom, previous, report.fields, facts.get(ConditionType.LEADER_ELECTED))
-
-    def _announce_dead(self, custom: Custom, previous: Previous, dead: Fact | None) -> None:
-        before = previous.fact(ConditionType.DEAD_LETTERING)
-        if dead is not None and dead.status == "True" and (before is None or before.status == "False"):
-            self._recorder.warning(custom, "TaskDeadLettered", dead.message)
-
-    def _announce_leader(
-        self, custom: Custom, previous: Previous, fields: Mapping[str, Any], elected: Fact | None
-    ) -> None:
-        if elected is None:
-            return
-        leader, before = fields.get("leader"), previous.fields.get("leader")
-        if leader is not None and leader != before:
-            term = fields.get("leaseTransitions")
-            self._recorder.normal(custom, "LeaderElected", f"pod {leader} leads (term {term})")
-        elif leader is None and before is not None and elected.status == "False":
-            self._recorder.warning(custom, "LeaderLost", f"pod {before} leads no more: {elected.message}")
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +79,3 @@ def _urgent(old: Mapping[str, Any], patch: Mapping[str, Any]) -> bool:
 
 def _essence(conditions: Any) -> list[tuple[str, str, str]]:
     return [(one["type"], one["status"], one["reason"]) for one in conditions]
-
-
-def _same(one: Fact, other: Fact | None) -> bool:
-    return other is not None and (one.status, one.reason) == (other.status, other.reason)

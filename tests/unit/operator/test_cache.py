@@ -117,6 +117,43 @@ async def test_the_arrival_of_what_is_referred_to_concerns_who_refers_to_it(cach
     assert changed == [ECHO]
 
 
+async def test_an_agent_that_comes_changes_or_goes_concerns_its_queue(cache: Cache, changed: list[Key]) -> None:
+    cache.seen(QUEUE, body("work", spec={}))
+    changed.clear()
+
+    cache.seen(AGENT, body("echo", version=1, spec=AGENT_SPEC))
+    assert set(changed) == {WORK, ECHO}
+    changed.clear()
+
+    cache.seen(AGENT, body("echo", version=2, spec={**AGENT_SPEC, "capabilities": ["ocr"]}))
+    assert set(changed) == {WORK, ECHO}
+    changed.clear()
+
+    cache.deleted(AGENT, body("echo", version=3, spec=AGENT_SPEC))
+    assert set(changed) == {WORK, ECHO}
+
+
+async def test_an_agent_that_changes_its_queue_concerns_both(cache: Cache, changed: list[Key]) -> None:
+    cache.seen(QUEUE, body("work", spec={}))
+    cache.seen(QUEUE, body("other", spec={}))
+    cache.seen(AGENT, body("echo", version=1, spec=AGENT_SPEC))
+    changed.clear()
+
+    cache.seen(AGENT, body("echo", version=2, spec={"queueRef": {"name": "other"}}))
+
+    assert set(changed) == {WORK, Key("TaskQueue", NAMESPACE, "other"), ECHO}
+
+
+async def test_the_status_of_an_agent_does_not_concern_its_queue(cache: Cache, changed: list[Key]) -> None:
+    cache.seen(QUEUE, body("work", spec={}))
+    cache.seen(AGENT, body("echo", version=1, spec=AGENT_SPEC))
+    changed.clear()
+
+    cache.seen(AGENT, body("echo", version=2, spec=AGENT_SPEC, status={"replicas": 3}))
+
+    assert changed == [ECHO]
+
+
 async def test_a_queues_secret_concerns_the_queue_and_its_agents(cache: Cache, changed: list[Key]) -> None:
     cache.seen(AGENT, body("echo", spec=AGENT_SPEC))
     cache.seen(QUEUE, body("work", spec={"redis": {"external": {"secretRef": {"name": "there"}}}}))

@@ -232,3 +232,38 @@ def test_no_manifest_has_an_empty_list_or_map_that_the_api_server_would_drop() -
         return []
 
     assert empty(made(env=[], tolerations=[], resources={}), "") == []
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        {"paused": True},
+        {"closed": True},
+        {"schedules": [{"name": "tick", "everySeconds": 5}]},
+    ],
+)
+def test_a_change_of_the_queue_that_is_not_for_the_pods_leaves_them_alone(queue: dict[str, Any]) -> None:
+    assert made(queue=TaskQueueSpec.model_validate(queue)) == made()
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        {"limits": {"concurrency": 5}},
+        {"taskTtlSeconds": 60},
+        {"shards": 2},
+        {"retry": {"nonRetryableErrors": ["ValueError"]}},
+    ],
+)
+def test_a_change_of_a_policy_that_the_pods_hold_rolls_them(queue: dict[str, Any]) -> None:
+    changed = made(queue=TaskQueueSpec.model_validate(queue))
+
+    assert template(changed)["metadata"]["annotations"] != template(made())["metadata"]["annotations"]
+
+
+def test_what_an_agent_can_do_and_how_it_is_called_reaches_its_pods() -> None:
+    manifests = made(capabilities=["ocr"], batch={"maxTasks": 8})
+
+    config = json.loads(manifests["ConfigMap"]["data"]["config.json"])
+    assert config["capabilities"] == ["ocr"]
+    assert config["batch"] == {"maxTasks": 8, "waitSeconds": 0.0}

@@ -8,12 +8,12 @@ from kubeagents_operator.desired.central_agent import CentralAgentInputs, childr
 from tests.unit.operator.objects import DEFAULTS, access, owner
 
 
-def made(**spec: Any) -> dict[str, Any]:
+def made(*, work: TaskQueueSpec | None = None, **spec: Any) -> dict[str, Any]:
     """The children by kind."""
     inputs = CentralAgentInputs(
         owner=owner("CentralAgent", "hub"),
         spec=CentralAgentSpec.model_validate({"queueRefs": [{"name": "work"}, {"name": "mail"}], **spec}),
-        queues={"work": TaskQueueSpec(), "mail": TaskQueueSpec()},
+        queues={"work": work or TaskQueueSpec(), "mail": TaskQueueSpec()},
         access=(access(0), access(1, of="mail-redis")),
     )
     return {manifest["kind"]: manifest for manifest in children(inputs, DEFAULTS)}
@@ -74,3 +74,16 @@ def test_the_service_is_what_the_user_asks_for() -> None:
 
     assert spec["type"] == "NodePort"
     assert spec["ports"] == [{"name": "http", "port": 8000, "protocol": "TCP", "targetPort": "http"}]
+
+
+def test_pausing_or_closing_a_queue_leaves_its_pods_alone() -> None:
+    assert made(work=TaskQueueSpec(paused=True, closed=True)) == made()
+
+
+def test_the_schedules_of_its_queues_reach_the_pods_and_a_change_rolls_them() -> None:
+    work = TaskQueueSpec.model_validate({"schedules": [{"name": "tick", "everySeconds": 5}]})
+    manifests = made(work=work)
+
+    config = json.loads(manifests["ConfigMap"]["data"]["config.json"])
+    assert [schedule["name"] for schedule in config["schedules"]["work"]] == ["tick"]
+    assert manifests["Deployment"] != made()["Deployment"]

@@ -10,7 +10,7 @@ from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_api.task import QueueStats
 from kubeagents_api.task_queue import TaskQueueStatus
 from kubeagents_operator.sampler import Sample, Trouble
-from kubeagents_operator.status.conditions import Previous, Report, format_time, stalled
+from kubeagents_operator.status.conditions import Phase, Previous, Report, format_time, stalled
 from kubeagents_operator.status.task_queue import (
     START_DEADLINE,
     UNREACHABLE_DEADLINE,
@@ -97,6 +97,15 @@ LONG_UNREACHABLE = not_ready_for(UNREACHABLE_DEADLINE + 1)
         (replace(EXTERNAL, sample=trouble(Reason.REDIS_AUTH_FAILED)), NEW, "Failed", Reason.REDIS_AUTH_FAILED),
         (replace(MANAGED, sample=trouble(Reason.REDIS_AUTH_FAILED)), NEW, "InProgress", Reason.REDIS_AUTH_FAILED),
         (replace(EXTERNAL, sample=trouble(Reason.REDIS_URL_INVALID)), NEW, "Failed", Reason.REDIS_URL_INVALID),
+        (replace(MANAGED, fault="bad cron"), NEW, "Failed", Reason.INVALID_SPEC),
+        (replace(MANAGED, fault="bad cron", sample=None), NEW, "Failed", Reason.INVALID_SPEC),
+        (replace(MANAGED, fault="bad cron", managed=STARTING), NEW, "InProgress", Reason.ROLLING_OUT),
+        (
+            replace(EXTERNAL, fault="bad cron", sample=trouble(Reason.REDIS_UNREACHABLE)),
+            NEW,
+            "InProgress",
+            Reason.REDIS_UNREACHABLE,
+        ),
         (
             replace(EXTERNAL, sample=None, obstacle=stalled(Reason.SECRET_NOT_FOUND, "no Secret")),
             NEW,
@@ -122,12 +131,15 @@ def test_tools_read_the_state_from_the_status(
 
 def test_the_columns() -> None:
     oldest = datetime(2026, 1, 1, 11, 59, 30, 500000, tzinfo=UTC)
-    made = of(replace(MANAGED, sample=sample(queued=4, running=3, scheduled=2, dead=1, oldest_at=oldest)))
+    figures = sample(queued=4, running=3, scheduled=2, blocked=6, dead=1, oldest_at=oldest)
+    made = of(replace(MANAGED, sample=figures, unroutable={"agent/billing": 2, "capability/ocr": 3}))
 
     assert made.fields == {
         "depth": 4,
         "running": 3,
         "scheduled": 2,
+        "blocked": 6,
+        "unroutable": 5,
         "dead": 1,
         "oldestTaskTime": "2026-01-01T11:59:30Z",
         "consumers": 0,
@@ -142,6 +154,7 @@ def test_the_columns() -> None:
         ({"queued": 1}, ("False", Reason.TASKS_PENDING), ("False", Reason.NO_DEAD_TASKS)),
         ({"running": 1}, ("False", Reason.TASKS_PENDING), ("False", Reason.NO_DEAD_TASKS)),
         ({"scheduled": 1}, ("False", Reason.TASKS_PENDING), ("False", Reason.NO_DEAD_TASKS)),
+        ({"blocked": 1}, ("False", Reason.TASKS_PENDING), ("False", Reason.NO_DEAD_TASKS)),
         ({"dead": 1}, ("True", Reason.EMPTY), ("True", Reason.DEAD_TASKS)),
     ],
 )
@@ -153,6 +166,74 @@ def test_drained_and_dead_lettering(
     assert says(made, ConditionType.DRAINED) == drained
     assert says(made, ConditionType.DEAD_LETTERING) == dead
     assert says(made, ConditionType.ACCEPTING) == ("True", Reason.AVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("figures", "ready", "suspended", "accepting"),
+    [
+        ({}, Reason.AVAILABLE, ("False", Reason.ACTIVE), ("True", Reason.AVAILABLE)),
+        ({"paused_by": ["spec"]}, Reason.PAUSED, ("True", Reason.PAUSED), ("True", Reason.AVAILABLE)),
+        ({"paused_by": ["ann"]}, Reason.PAUSED, ("True", Reason.PAUSED), ("True", Reason.AVAILABLE)),
+        ({"closed_by": ["spec"]}, Reason.CLOSED, ("False", Reason.ACTIVE), ("False", Reason.CLOSED)),
+        (
+            {"paused_by": ["spec"], "closed_by": ["ann"]},
+            Reason.PAUSED,
+            ("True", Reason.PAUSED),
+            ("False", Reason.CLOSED),
+        ),
+        ({"queued": 3, "blocked": 4, "scheduled": 2}, Reason.AVAILABLE, ("False", Reason.ACTIVE), ("True", None)),
+        ({"queued": 3, "blocked": 4, "scheduled": 3}, Reason.AVAILABLE, ("False", Reason.ACTIVE), ("False", None)),
+    ],
+)
+def test_who_shuts_a_queue_finds_it_in_order_and_everybody_is_told(
+    figures: dict[str, Any], ready: Reason, suspended: tuple[str, Reason], accepting: tuple[str, Reason | None]
+) -> None:
+    made = of(replace(MANAGED, sample=sample(**figures), max_depth=10))
+
+    assert (made.verdict.phase, made.verdict.reason) == (Phase.CURRENT, ready)
+    assert says(made, ConditionType.SUSPENDED) == suspended
+    status, reason = accepting
+    expected = reason or (Reason.AVAILABLE if status == "True" else Reason.QUEUE_FULL)
+    assert says(made, ConditionType.ACCEPTING) == (status, expected)
+
+
+def test_a_pause_names_everybody_whose_it_is() -> None:
+    made = of(replace(MANAGED, sample=sample(paused_by=["ann", "bob", "spec"])))
+
+    assert "paused by ann, bob and spec.paused" in made.verdict.message
+
+
+@pytest.mark.parametrize(
+    ("unroutable", "expected"),
+    [
+        ({}, ("True", Reason.TASKS_ROUTABLE)),
+        ({"agent/billing": 3}, ("False", Reason.TASKS_UNROUTABLE)),
+    ],
+)
+def test_tasks_that_nobody_takes(unroutable: dict[str, int], expected: tuple[str, Reason]) -> None:
+    assert says(of(replace(MANAGED, unroutable=unroutable)), ConditionType.ROUTABLE) == expected
+
+
+def test_what_nobody_takes_is_named() -> None:
+    made = of(replace(MANAGED, unroutable={"capability/ocr": 3, "agent/billing": 1, "instance/pod-1": 1}))
+
+    message = next(fact.message for fact in made.facts if fact.type == ConditionType.ROUTABLE)
+    assert 'Agent "billing", capability "ocr" and process "pod-1"' in message
+
+
+@pytest.mark.parametrize(
+    ("served", "expected"),
+    [(True, ("True", Reason.SERVED)), (False, ("False", Reason.NO_CENTRAL_AGENT))],
+)
+def test_schedules_need_a_central_agent(served: bool, expected: tuple[str, Reason]) -> None:
+    made = of(replace(MANAGED, schedules_served=served))
+
+    assert says(made, ConditionType.SCHEDULES_SERVED) == expected
+    assert made.verdict.reason == Reason.AVAILABLE  # the queue itself does its job
+
+
+def test_a_queue_without_schedules_says_nothing_of_them() -> None:
+    assert all(fact.type != ConditionType.SCHEDULES_SERVED for fact in of(MANAGED).facts)
 
 
 @pytest.mark.parametrize(
