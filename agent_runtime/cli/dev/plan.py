@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent_runtime.cli.dev.manifests import Data, Key, Manifests, ManifestsError, Object
+from agent_runtime.queue.timetable import Timetable
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.central_agent import CentralAgentSpec
+from kubeagents_api.errors import InvalidManifestError
 from kubeagents_api.model import LocalRef
 from kubeagents_api.pod import EnvVar, KeyRef
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, agent_config, central_agent_config
@@ -22,9 +24,10 @@ _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 
 @dataclass(frozen=True)
 class QueuePlan:
-    """Where a queue's tasks are held."""
+    """A queue, and where its tasks are held."""
 
     key: Key
+    spec: TaskQueueSpec
     external_url: str | None = field(repr=False)
     """None: in the private Valkey."""
 
@@ -93,6 +96,7 @@ class _Planner:
             raise ManifestsError(self._problems)
         if not self._manifests.objects["CentralAgent"]:
             centrals = list(self._added_centrals())
+        self._note_idle(queues.values(), centrals)
         return Plan(processes=(*centrals, *agents), queues=queues, code=code, notes=tuple(self._notes))
 
     def _queue(self, key: Key, item: Object) -> QueuePlan:
@@ -106,7 +110,12 @@ class _Planner:
                 item, "spec.redis.external.secretRef", KeyRef(name=ref.name, key=ref.key), self._manifests.secrets
             )
             url = value or ""
-        return QueuePlan(key=key, external_url=url)
+        for index, schedule in enumerate(spec.schedules):
+            try:
+                Timetable(schedule)
+            except InvalidManifestError as error:
+                self._problem(item, f"spec.schedules[{index}]", str(error))
+        return QueuePlan(key=key, spec=spec, external_url=url)
 
     def _agent(self, item: Object, code: dict[Key, Data]) -> Iterable[ProcessPlan]:
         name, namespace, spec = item.manifest.name, item.manifest.namespace, item.manifest.spec
@@ -259,6 +268,18 @@ class _Planner:
 
     def _problem(self, item: Object, where: str, what: str) -> None:
         self._problems.append(f'{item.source}: {item.manifest.kind.kind} "{item.manifest.name}": {where}: {what}')
+
+    def _note_idle(self, queues: Iterable[QueuePlan], centrals: Sequence[ProcessPlan]) -> None:
+        """What people may wonder about later: why nothing is taken, or nothing fires."""
+        served = {key for central in centrals for key in central.queues}
+        for queue in queues:
+            name = queue.key[1]
+            if queue.spec.paused:
+                self._notes.append(f'TaskQueue "{name}" has paused: true, so agents take nothing from it')
+            if queue.spec.closed:
+                self._notes.append(f'TaskQueue "{name}" has closed: true, so it refuses new tasks')
+            if queue.spec.schedules and queue.key not in served:
+                self._notes.append(f'no CentralAgent serves TaskQueue "{name}", so its schedules do not fire')
 
     def _note_image(self, item: Object, image: str | None) -> None:
         if image is not None:

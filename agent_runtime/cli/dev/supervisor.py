@@ -19,6 +19,7 @@ from pathlib import Path
 
 from agent_runtime.cli import session
 from agent_runtime.cli.dev import watchdog
+from agent_runtime.cli.dev.gates import hold_to_manifest
 from agent_runtime.cli.dev.manifests import Key
 from agent_runtime.cli.dev.plan import HOST, Plan
 from agent_runtime.cli.dev.process import FatalProcessError, Supervised, Surroundings, free_port, is_free
@@ -31,6 +32,8 @@ from kubeagents_api.labels import HTTP_PORT, RESERVED_ENV_PREFIX
 
 _PATIENCE_SECONDS = 10.0
 """After so long without all being ready, the user is told what is missing, again and again."""
+_GATES_SECONDS = 2.0
+"""How long the processes wait for queues to be paused and closed."""
 _AFTER_DRAIN_SECONDS = 5.0
 """What a process gets on top of its drainSeconds before it is killed."""
 
@@ -192,6 +195,7 @@ class Supervisor:
                 self._valkey = await self._start_valkey(folder, group=group)
                 lost = f"the private {self._valkey.name} has ended, and its tasks with it; {self._valkey.log_path}"
                 valkey_watch = tasks.create_task(self._end_with(self._valkey.ended, lost))
+            gates = await self._hold_gates(tasks)
             code = self._write_code(folder)
             for plan in self._plan.processes:
                 process = Supervised(
@@ -205,11 +209,25 @@ class Supervisor:
             main = tasks.create_task(self._main(centrals, group=group))
             end = await self._end
             main.cancel()
+            for gate in gates:
+                gate.cancel()
             await self._stop()
             if self._valkey is not None:
                 valkey_watch.cancel()
                 await self._valkey.stop()
         return end
+
+    async def _hold_gates(self, tasks: asyncio.TaskGroup) -> list["asyncio.Task[None]"]:
+        """Before anybody takes a task from them, queues are paused and closed as their manifests say.
+
+        A Redis of somebody else's may be away: its queues follow once it answers.
+        """
+        holding = [
+            tasks.create_task(hold_to_manifest(queue, url=self._url(key), warn=self._terminal.warn))
+            for key, queue in self._plan.queues.items()
+        ]
+        await asyncio.wait(holding, timeout=_GATES_SECONDS)
+        return holding
 
     async def _start_valkey(self, folder: Path, *, group: int) -> PrivateValkey:
         data = self._settings.data_dir or folder / "valkey"

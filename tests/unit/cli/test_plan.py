@@ -125,3 +125,49 @@ def test_what_is_different_from_a_cluster_is_told(tmp_path: Path) -> None:
 
 def test_manifests_without_a_queue_have_nothing_to_run(tmp_path: Path) -> None:
     assert problems(tmp_path, CODE) == ["there is no TaskQueue in these manifests: nothing can run without one"]
+
+
+SCHEDULED = """
+apiVersion: kubeagents.dev/v1alpha1
+kind: TaskQueue
+metadata: {name: tasks}
+spec:
+  paused: true
+  closed: true
+  schedules: [{name: tick, everySeconds: 5}]
+"""
+
+
+def test_schedules_run_in_the_central_agent_and_shut_queues_are_told(tmp_path: Path) -> None:
+    plan = planned(tmp_path, SCHEDULED, CENTRAL)
+
+    config = plan.processes[0].config(8123, None)
+    assert isinstance(config, CentralAgentConfig)
+    assert [schedule.name for schedule in config.schedules["tasks"]] == ["tick"]
+    assert plan.notes == (
+        'TaskQueue "tasks" has paused: true, so agents take nothing from it',
+        'TaskQueue "tasks" has closed: true, so it refuses new tasks',
+    )
+
+
+def test_schedules_that_nobody_fires_are_told(tmp_path: Path) -> None:
+    plan = planned(tmp_path, SCHEDULED, CENTRAL.replace("name: tasks", "name: other"), QUEUE.replace("tasks", "other"))
+
+    assert plan.notes[-1] == 'no CentralAgent serves TaskQueue "tasks", so its schedules do not fire'
+
+
+def test_a_schedule_that_is_never_due_is_a_fault(tmp_path: Path) -> None:
+    [problem] = problems(tmp_path, SCHEDULED.replace("everySeconds: 5", "cron: '61 * * * *'"), CENTRAL)
+
+    assert "spec.schedules[0]: schedule 'tick': the minute of cron '61 * * * *' is not valid" in problem
+
+
+def test_what_an_agent_can_do_and_how_it_is_called_reaches_its_processes(tmp_path: Path) -> None:
+    agent = AGENT.rstrip() + "\n  capabilities: [ocr]\n  batch: {maxTasks: 4}\n"
+    [process, *_] = [p for p in planned(tmp_path, QUEUE, agent, CENTRAL, CODE).processes if p.kind == "Agent"]
+
+    config = process.config(8123, "/code")
+    assert isinstance(config, AgentConfig)
+    assert config.capabilities == ["ocr"]
+    assert config.batch is not None
+    assert config.batch.max_tasks == 4
