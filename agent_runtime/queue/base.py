@@ -231,9 +231,9 @@ class TaskQueue(Protocol):
         ...
 
     async def events(self, *, after: str = "", limit: int, wait_seconds: float = 0.0) -> list[TaskEvent]:
-        """Up to about `limit` of what happened after the offset, oldest first; waits up to `wait_seconds` for the first.
+        """Up to about `limit` events after the offset, oldest first; waits up to `wait_seconds` for the first.
 
-        An empty `after` begins with the oldest that is kept, `$` with what happens from now on.
+        An empty `after` begins with the oldest that is kept, `$` with the newest one.
         Raises InvalidTaskError for a bad offset.
         """
         ...

@@ -1,33 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks as text: what is written to Redis, and what is made of it when it is read.
 
-A record is one JSON object. Its first members have a fixed form that the Lua scripts rely on (`at`, `nonce`,
-`max_attempts`, `agent`; the scripts add the first two), and `payload` is the last, so that a claim cuts it out without
-decoding it. Nothing here talks to Redis.
+A record is one JSON object. Its first members have a fixed form that the Lua scripts rely on (`include/record.lua`; the
+scripts add the first two), and `payload` is the last, so that a claim cuts it out without decoding it. Nothing here
+talks to Redis.
 """
 
+import graphlib
+import itertools
 import logging
 import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Final
 
 import orjson
 from pydantic import JsonValue
 
 from agent_runtime.queue.base import Beat, Claim, Failed
+from agent_runtime.queue.keys import lane_of
 from kubeagents_api.errors import DuplicateTaskError, InvalidTaskError, PayloadTooLargeError
 from kubeagents_api.runtime_config import QueueConfig
-from kubeagents_api.task import InstanceInfo, TaskFailure, TaskRecord, TaskRequest, TaskState
+from kubeagents_api.task import (
+    InstanceInfo,
+    ParentOutcome,
+    TaskFailure,
+    TaskProgress,
+    TaskRecord,
+    TaskRequest,
+    TaskState,
+)
 
 log = logging.getLogger(__name__)
 
 LONGEST_MESSAGE: Final = 4096
 """Characters of a failure's message that are kept. A task keeps up to 100 failures."""
 _PAYLOAD: Final = b',"payload":'
+_POLICY_FLAGS: Final = {"Fail": "f", "Skip": "s", "Run": "r"}
+_POLICIES: Final = {flag: policy for policy, flag in _POLICY_FLAGS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Something large that is kept beside its task, in chunks."""
+
+    name: str
+    parts: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +58,12 @@ class EncodedTask:
 
     id: str
     priority: int
-    agent: str
+    lane: str
     text: bytes
+    extra: bytes = b""
+    """What the submit script must know beside: a JSON object, or nothing for a plain task."""
+    blob: Blob | None = None
+    """Its payload, if that is large."""
 
 
 def new_ids(count: int) -> list[str]:
@@ -50,15 +76,29 @@ def new_ids(count: int) -> list[str]:
 def encode_tasks(tasks: Sequence[TaskRequest], config: QueueConfig) -> list[EncodedTask]:
     """All tasks of a batch as they are sent. Raises InvalidTaskError and its kinds; names the first bad task."""
     made_up = iter(new_ids(sum(task.id is None for task in tasks)))
-    seen: set[str] = set()
-    encoded = []
-    for index, task in enumerate(tasks):
-        task_id = next(made_up) if task.id is None else task.id
-        if task_id in seen:
-            raise DuplicateTaskError(f"{_which(tasks, index)}: the id {task_id!r} is in the batch twice")
-        seen.add(task_id)
-        encoded.append(_encode_task(task, task_id, config, which=(tasks, index)))
+    ids = [next(made_up) if task.id is None else task.id for task in tasks]
+    if len(set(ids)) < len(ids):
+        _refuse_twins(tasks, ids)
+    encoded = [
+        _encode_task(task, task_id, config, which=(tasks, index))
+        for index, (task, task_id) in enumerate(zip(tasks, ids, strict=True))
+    ]
+    if len(tasks) > 1 and any(task.depends_on for task in tasks):
+        _refuse_cycles(tasks, ids)
     return encoded
+
+
+def submission_arguments(encoded: Sequence[EncodedTask], *, nonce: str) -> list[str | bytes | int]:
+    """One submission as the submit script takes it: neighbours that go to the same place as one run."""
+    arguments: list[str | bytes | int] = [nonce, len(encoded)]
+    for (lane, priority, extra), run in itertools.groupby(encoded, key=attrgetter("lane", "priority", "extra")):
+        neighbours = list(run)
+        # What is not plain is a run for itself.
+        for part in ([task] for task in neighbours) if extra else (neighbours,):
+            arguments += (lane, priority, extra, len(part))
+            for task in part:
+                arguments += (task.id, task.text)
+    return arguments
 
 
 def _encode_task(
@@ -74,15 +114,23 @@ def _encode_task(
             f"{_which(*which)}: its payload has {len(payload)} bytes as JSON, the queue {config.name!r} takes at most "
             f"{config.max_payload_bytes} (spec.maxPayloadBytes): send a reference to the data instead"
         )
-    agent = task.agent or ""
+    blob = None
+    if len(payload) > config.inline_bytes:
+        blob, payload = new_blob(payload, config), b"null"
+    lane = lane_of(task)
+    special: dict[str, Any] = {}
+    if blob is not None or config.task_ttl_seconds is not None or not task.model_fields_set.isdisjoint(_SPECIAL_FIELDS):
+        special = _special_members(task, config, blob)
     try:
         head = orjson.dumps(
             {
+                "flags": _flags(special),
                 "max_attempts": task.max_attempts or config.retry.max_attempts,
-                "agent": agent,
+                "lane": lane,
+                **special,
                 "id": task_id,
-                "type": task.type,
                 "priority": task.priority,
+                "type": task.type,
                 "timeout": task.timeout_seconds or config.task_timeout_seconds,
             }
         )
@@ -90,7 +138,51 @@ def _encode_task(
         raise InvalidTaskError(
             f"{_which(*which)}: its type is not text that JSON can hold: {error}", field="type"
         ) from error
-    return EncodedTask(task_id, task.priority, agent, head[1:-1] + _PAYLOAD + payload + b"}}")
+    text = head[1:-1] + _PAYLOAD + payload + b"}}"
+    return EncodedTask(task_id, task.priority, lane, text, orjson.dumps(special) if special else b"", blob)
+
+
+_SPECIAL_FIELDS: Final = frozenset(
+    ("tenant", "delay_seconds", "not_before", "deadline", "depends_on", "idempotency_key")
+)
+
+
+def _special_members(task: TaskRequest, config: QueueConfig, blob: Blob | None) -> dict[str, Any]:
+    """What most tasks do not have, in the order that the scripts rely on: tenant, due, delay, blob, chunks first."""
+    special: dict[str, Any] = {}
+    if task.tenant is not None:
+        special["tenant"] = task.tenant
+    if task.not_before is not None:
+        special["due"] = _epoch_ms(task.not_before)
+    elif task.delay_seconds:
+        special["delay"] = round(task.delay_seconds * 1000)
+    if blob is not None:
+        special["blob"], special["chunks"] = blob.name, len(blob.parts)
+    if task.deadline is not None:
+        special["deadline"] = _epoch_ms(task.deadline)
+    elif config.task_ttl_seconds is not None:
+        special["ttl"] = round(config.task_ttl_seconds * 1000)
+    if task.depends_on:
+        special["parents"], special["policy"] = task.depends_on, _POLICY_FLAGS[task.on_parent_failure]
+    if task.idempotency_key is not None:
+        special["key"] = task.idempotency_key
+    return special
+
+
+def _flags(special: Mapping[str, Any]) -> str:
+    if not special:
+        return ""
+    flags = "t" if "tenant" in special else ""
+    flags += "w" if "due" in special or "delay" in special else ""
+    flags += "d" if "deadline" in special or "ttl" in special else ""
+    flags += "b" if "blob" in special else ""
+    return flags + str(special.get("policy", "")) or "k"
+
+
+def new_blob(data: bytes, config: QueueConfig) -> Blob:
+    """Cut something large into chunks."""
+    size = config.inline_bytes
+    return Blob(os.urandom(8).hex(), [data[at : at + size] for at in range(0, len(data), size)])
 
 
 def _encode_payload(payload: JsonValue, which: tuple[Sequence[TaskRequest], int]) -> bytes:
@@ -117,9 +209,44 @@ def _finite(value: JsonValue) -> bool:
     return True
 
 
+def _refuse_twins(tasks: Sequence[TaskRequest], ids: Sequence[str]) -> None:
+    """An id may be in a batch twice only if the second task is merged with an earlier one by its idempotency key."""
+    seen: set[str] = set()
+    keys: set[str] = set()
+    for index, (task, task_id) in enumerate(zip(tasks, ids, strict=True)):
+        if task_id in seen and task.idempotency_key not in keys:
+            raise DuplicateTaskError(f"{_which(tasks, index)}: the id {task_id!r} is in the batch twice")
+        seen.add(task_id)
+        if task.idempotency_key is not None:
+            keys.add(task.idempotency_key)
+
+
+def _refuse_cycles(tasks: Sequence[TaskRequest], ids: Sequence[str]) -> None:
+    """Tasks can only depend on what exists, so a cycle is possible inside a batch only."""
+    members = set(ids)
+    graph = {task_id: members.intersection(task.depends_on) for task, task_id in zip(tasks, ids, strict=True)}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        cycle = list(reversed(error.args[1]))
+        raise InvalidTaskError(
+            f"{_which(tasks, ids.index(cycle[0]))}: its dependencies are a cycle: {' -> '.join(cycle)}",
+            field="dependsOn",
+        ) from None
+
+
 def _which(tasks: Sequence[TaskRequest], index: int) -> str:
     named = "" if tasks[index].id is None else f" (id {tasks[index].id!r})"
     return f"the task{named}" if len(tasks) == 1 else f"task {index} of the batch{named}"
+
+
+def unknown_parent(tasks: Sequence[TaskRequest], index: int, parent: str, queue: str) -> InvalidTaskError:
+    """The error for a batch that was refused because a task that one of its tasks depends on does not exist."""
+    return InvalidTaskError(
+        f"{_which(tasks, index)} depends on {parent!r}, but the queue {queue!r} has no such task: submit it first or "
+        "in the same batch; if it was there once, its result has expired",
+        field="dependsOn",
+    )
 
 
 def duplicate(tasks: Sequence[TaskRequest], index: int, queue: str) -> DuplicateTaskError:
@@ -129,12 +256,16 @@ def duplicate(tasks: Sequence[TaskRequest], index: int, queue: str) -> Duplicate
     )
 
 
-def decode_claim(record: bytes, *, attempt: int, token: str) -> Claim:
-    """The attempt of a task that was just claimed."""
+def decode_claim(record: bytes, *, attempt: int, token: str) -> tuple[Claim, Blob | None]:
+    """The attempt of a task that was just claimed, and where its payload is if that is kept beside it.
+
+    Such a blob has no parts yet, but as many empty ones.
+    """
     # In JSON a quote inside a string is escaped, so the first `,"payload":` is the member itself.
     cut = record.index(_PAYLOAD)
     task = orjson.loads(record[8:cut] + b"}")  # behind {"task":
-    return Claim(
+    lane = task["lane"]
+    claim = Claim(
         id=task["id"],
         type=task["type"],
         payload=record[cut + len(_PAYLOAD) : -2],
@@ -142,10 +273,35 @@ def decode_claim(record: bytes, *, attempt: int, token: str) -> Claim:
         attempt=attempt,
         max_attempts=task["max_attempts"],
         timeout_seconds=task["timeout"],
-        agent=task["agent"] or None,
+        agent=lane[2:] if lane.startswith("a:") else None,
         created_at_ms=task["at"],
         token=token,
     )
+    if not task["flags"]:
+        return claim, None
+    special = replace(
+        claim, tenant=task.get("tenant"), depends_on=tuple(task.get("parents", ())), deadline_ms=_deadline_ms(task)
+    )
+    return special, blob_of(task)
+
+
+def _deadline_ms(task: Mapping[str, Any]) -> int | None:
+    if "ttl" in task:
+        return int(task["at"] + task["ttl"])
+    return task.get("deadline")
+
+
+def blob_of(document: Mapping[str, Any]) -> Blob | None:
+    """Where a payload or a result is, if it is large."""
+    return Blob(document["blob"], [b""] * document["chunks"]) if "blob" in document else None
+
+
+def encode_result(result: bytes, config: QueueConfig) -> tuple[bytes, Blob | None]:
+    """The member of an outcome that holds the result, or says where it is."""
+    if len(result) <= config.inline_bytes:
+        return b'"result":' + result, None
+    blob = new_blob(result, config)
+    return b'"blob":"%s","chunks":%d' % (blob.name.encode(), len(blob.parts)), blob
 
 
 def encode_failure(failed: Failed) -> bytes:
@@ -158,64 +314,141 @@ def encode_failure(failed: Failed) -> bytes:
     return orjson.dumps({"code": clean[0], "message": clean[1]})[1:-1]
 
 
-def decode_record(
-    record: bytes, hold: bytes | None, past: bytes | None, due: bytes | None, *, queue: str
-) -> TaskRecord:
-    """All that is known about a task. The arguments are what the `read` script returns for it."""
-    document = orjson.loads(record)
-    task, outcome = document["task"], document.get("outcome")
-    known: dict[str, Any] = {}
-    failures: list[dict[str, Any]] = []
-    if past is not None:
-        history = orjson.loads(past)
-        failures = history["failures"]
-        known["attempts"] = history["attempts"]
-    if outcome is not None:
-        failures = outcome["failures"]
-        known |= {
-            "state": TaskState(outcome["state"]),
-            "attempts": outcome["attempt"],
-            "started_at": moment(outcome["started"]),
-            "finished_at": moment(outcome["at"]),
-            "worker": outcome["worker"],
-            "result": outcome.get("result"),
-        }
-    elif hold is not None:
-        running = orjson.loads(hold)
-        known |= {
-            "state": TaskState.RUNNING,
-            "attempts": running["attempt"],
-            "started_at": moment(running["started"]),
-            "worker": running["worker"],
-        }
-    elif due is not None:
-        known |= {"state": TaskState.SCHEDULED, "due_at": moment(float(due))}
-    else:
-        known["state"] = TaskState.QUEUED
-    if failures:
-        known = {"worker": failures[-1]["worker"], "started_at": moment(failures[-1]["started"])} | known
-    return TaskRecord(
-        id=task["id"],
-        queue=queue,
-        agent=task["agent"] or None,
-        type=task["type"],
-        priority=task["priority"],
-        payload=task["payload"],
-        max_attempts=task["max_attempts"],
-        timeout_seconds=task["timeout"],
-        created_at=moment(task["at"]),
-        failures=[
-            TaskFailure(
-                code=failure["code"],
-                message=failure["message"],
-                attempt=failure["attempt"],
-                worker=failure["worker"],
-                at=moment(failure["at"]),
-            )
-            for failure in failures
-        ],
-        **known,
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """A task as the `read` script returns it; its payload and result may still be elsewhere."""
+
+    task: dict[str, Any]
+    outcome: dict[str, Any] | None
+    hold: dict[str, Any] | None
+    past: dict[str, Any] | None
+    due_ms: float | None
+    waits_for: int | None
+    progress: dict[str, Any] | None
+
+    @classmethod
+    def decode(
+        cls,
+        record: bytes,
+        hold: bytes | None,
+        past: bytes | None,
+        due: bytes | None,
+        waits_for: bytes | None,
+        progress: bytes | None,
+    ) -> "StoredTask":
+        """From its texts."""
+        document = orjson.loads(record)
+
+        def optional(text: bytes | None) -> dict[str, Any] | None:
+            return None if text is None else orjson.loads(text)
+
+        return cls(
+            document["task"],
+            document.get("outcome"),
+            optional(hold),
+            optional(past),
+            None if due is None else float(due),
+            None if waits_for is None else int(waits_for),
+            optional(progress),
+        )
+
+    @property
+    def payload_blob(self) -> Blob | None:
+        """Where the payload is, if it is large."""
+        return blob_of(self.task)
+
+    @property
+    def result_blob(self) -> Blob | None:
+        """Where the result is, if it is large."""
+        return None if self.outcome is None else blob_of(self.outcome)
+
+    def record(self, *, queue: str, payload: JsonValue = None, result: JsonValue = None) -> TaskRecord:
+        """All that is known about it. `payload` and `result` are given if they were elsewhere."""
+        task, lane = self.task, self.task["lane"]
+        known = self._situation()
+        failures = known.pop("failures")
+        if failures and "worker" in failures[-1]:
+            known = {"worker": failures[-1]["worker"], "started_at": moment(failures[-1]["started"])} | known
+        if result is not None:
+            known["result"] = result
+        deadline = _deadline_ms(task)
+        return TaskRecord(
+            id=task["id"],
+            queue=queue,
+            agent=lane[2:] if lane.startswith("a:") else None,
+            capability=lane[2:] if lane.startswith("c:") else None,
+            instance=lane[2:] if lane.startswith("i:") else None,
+            type=task["type"],
+            priority=task["priority"],
+            tenant=task.get("tenant"),
+            payload=task["payload"] if payload is None else payload,
+            depends_on=task.get("parents", []),
+            on_parent_failure=_POLICIES[task.get("policy", "f")],
+            idempotency_key=task.get("key"),
+            deadline=None if deadline is None else moment(deadline),
+            max_attempts=task["max_attempts"],
+            timeout_seconds=task["timeout"],
+            created_at=moment(task["at"]),
+            failures=[decode_failure(failure) for failure in failures],
+            **known,
+        )
+
+    def _situation(self) -> dict[str, Any]:
+        """State, attempts and what else depends on where the task is."""
+        past = self.past or {"attempts": 0, "replays": 0, "failures": []}
+        if self.outcome is not None:
+            ending = self.outcome
+            known = {
+                "state": TaskState(ending["state"]),
+                "attempts": ending["attempt"],
+                "finished_at": moment(ending["at"]),
+                "result": ending.get("result"),
+                "failures": ending["failures"],
+                "replays": ending.get("replays", 0),
+            }
+            if "started" in ending:
+                known |= {"started_at": moment(ending["started"]), "worker": ending["worker"]}
+            return known
+        known = {"attempts": past["attempts"], "replays": past["replays"], "failures": past["failures"]}
+        if self.hold is not None:
+            return known | {
+                "state": TaskState.RUNNING,
+                "attempts": self.hold["attempt"],
+                "started_at": moment(self.hold["started"]),
+                "worker": self.hold["worker"],
+                "progress": None if self.progress is None else _progress(self.progress),
+            }
+        if self.waits_for is not None:
+            return known | {"state": TaskState.BLOCKED, "waits_for": self.waits_for}
+        if self.due_ms is not None:
+            return known | {"state": TaskState.SCHEDULED, "due_at": moment(self.due_ms)}
+        return known | {"state": TaskState.QUEUED}
+
+
+def decode_failure(failure: Mapping[str, Any]) -> TaskFailure:
+    """An attempt that failed, or why a task ended without one."""
+    return TaskFailure(
+        code=failure["code"],
+        message=failure["message"],
+        attempt=int(failure["attempt"]),
+        worker=failure.get("worker"),
+        at=moment(failure["at"]),
     )
+
+
+def decode_parent(outcome: Mapping[str, Any], *, result: JsonValue = None) -> ParentOutcome:
+    """How a task ended that another one depends on. `result` is given if it was elsewhere."""
+    failures = outcome["failures"]
+    state = TaskState(outcome["state"])
+    return ParentOutcome(
+        state=state,
+        result=outcome.get("result") if result is None else result,
+        failure=decode_failure(failures[-1]) if failures and state is not TaskState.SUCCEEDED else None,
+    )
+
+
+def _progress(progress: Mapping[str, Any]) -> TaskProgress:
+    return TaskProgress(fraction=progress["fraction"], message=progress["message"], at=moment(progress["at"]))
 
 
 def encode_beat(beat: Beat) -> bytes:
@@ -223,6 +456,7 @@ def encode_beat(beat: Beat) -> bytes:
     return orjson.dumps(
         {
             "agent": beat.worker.agent,
+            "capabilities": beat.worker.capabilities,
             "version": beat.version,
             "concurrency": beat.concurrency,
             "running": beat.running,
@@ -237,6 +471,7 @@ def decode_instance(instance: bytes, info: bytes, *, beat_ms: float, healthy: bo
     beat = orjson.loads(info)
     return InstanceInfo(
         agent=beat["agent"],
+        capabilities=beat["capabilities"],
         instance=instance.decode(),
         queue=queue,
         version=beat["version"],
@@ -247,6 +482,15 @@ def decode_instance(instance: bytes, info: bytes, *, beat_ms: float, healthy: bo
         last_beat_at=moment(beat_ms),
         healthy=healthy,
     )
+
+
+def _epoch_ms(when: datetime) -> int:
+    return round(when.timestamp() * 1000)
+
+
+def json_inside(text: str) -> str:
+    """Text as it stands between the quotes of a JSON string."""
+    return orjson.dumps(text.encode("utf-8", "backslashreplace").decode()).decode()[1:-1]
 
 
 def moment(ms: float) -> datetime:

@@ -7,49 +7,67 @@ import logging
 import os
 import random
 import time
-from collections.abc import Coroutine, Sequence
-from operator import attrgetter, itemgetter
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from operator import itemgetter
+from typing import Any, Final
 
 import orjson
 
 from agent_runtime.cancellation import end
 from agent_runtime.queue import scripts
-from agent_runtime.queue.base import Beat, Claim, Failed, Outcome, StorageInfo, Succeeded, Worker
-from agent_runtime.queue.completions import Completions, Watch
+from agent_runtime.queue.base import (
+    Beat,
+    Claim,
+    Gate,
+    Outcome,
+    Partial,
+    Progress,
+    StorageInfo,
+    Succeeded,
+    Worker,
+)
+from agent_runtime.queue.blobs import ORPHAN_SECONDS, BlobStore
+from agent_runtime.queue.calls import LARGEST_CALL, LONGEST_BLOCK_SECONDS, Calls, milliseconds, parts_of
 from agent_runtime.queue.connection import Server, execute
-from agent_runtime.queue.keys import ANY_LANE, Keys, agent_lane
+from agent_runtime.queue.dead import DeadTasks
+from agent_runtime.queue.keys import ANY_LANE, Keys, agent_lane, capability_lane, instance_lane
+from agent_runtime.queue.reading import Reading
 from agent_runtime.queue.records import (
+    Blob,
     decode_claim,
     decode_instance,
-    decode_record,
-    duplicate,
     encode_beat,
     encode_failure,
-    encode_tasks,
+    encode_result,
+    json_inside,
     moment,
 )
-from agent_runtime.queue.scripts import Argument, BoundScripts, Held, Script, Settled, Submitted
-from kubeagents_api.errors import InvalidTaskError, PayloadTooLargeError, TaskNotFoundError
+from agent_runtime.queue.retrying import retry_delay_seconds, retry_is_useless
+from agent_runtime.queue.scripts import Argument, BoundScripts, Cancelled, Held, Settled
+from agent_runtime.queue.submission import Submitter
+from agent_runtime.queue.telling import EventLog, Sayings
+from agent_runtime.queue.watching import Revocations
+from kubeagents_api.errors import TaskNotFoundError
+from kubeagents_api.limits import RateLimit
 from kubeagents_api.runtime_config import QueueConfig
-from kubeagents_api.task import InstanceInfo, QueueStats, TaskRecord, TaskRequest
+from kubeagents_api.task import (
+    DeadFilter,
+    InstanceInfo,
+    ParentOutcome,
+    QueueStats,
+    StreamItem,
+    TaskEvent,
+    TaskRecord,
+    TaskRequest,
+    TaskState,
+)
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-LARGEST_BATCH: Final = 10_000
-"""Tasks in one submission. It is one script: the server does nothing else for as long (some 40 ms)."""
-LARGEST_BATCH_BYTES: Final = 128 * 1024 * 1024
-"""Bytes of one submission, of one claim's answer, of one read: what fits the socket's timeout on a slow network."""
-LARGEST_CALL: Final = 1000
-"""Tasks in one call of any other script; longer lists are cut. Lua's stack takes some thousands of values."""
-LONGEST_BLOCK_SECONDS: Final = 5.0
-"""How long an idle worker sleeps before it looks for itself, which takes seven commands. It is also the most by which
-the death of a worker between its wake-up and its claim can delay others."""
 SHORTEST_BLOCK_SECONDS: Final = 0.02
 """Due times closer than this are taken together."""
-JITTER: Final = 0.2
-"""A wait for the next attempt is longer by up to this part, so that what failed together does not return together."""
 
 
 class RedisTaskQueue:
@@ -58,46 +76,56 @@ class RedisTaskQueue:
     def __init__(self, config: QueueConfig, *, url: str) -> None:
         self.name = config.name
         self._config = config
-        self._keys = Keys(config.namespace, config.name)
-        self._server = Server(url, longest_block_seconds=LONGEST_BLOCK_SECONDS)
-        self._scripts = BoundScripts(self._keys)
-        self._completions = Completions(self._server, self._keys.name("done"))
+        keys = Keys(config.namespace, config.name)
+        server = Server(url, longest_block_seconds=LONGEST_BLOCK_SECONDS)
+        self._calls = Calls(config, keys, server, BoundScripts(keys))
+        self._blobs = BlobStore(self._calls)
+        self._submitter = Submitter(self._calls, self._blobs)
+        self._reading = Reading(self._calls, self._blobs)
+        self._dead = DeadTasks(self._calls, self._reading.known)
+        self._sayings = Sayings(self._calls)
+        self._event_log = EventLog(self._calls)
+        self._revocations = Revocations(server, keys.name("revoked"))
+        self._limits = _limits_text(config)
         self._aftermath: set[asyncio.Task[None]] = set()
-        # A record holds a payload and a result. What one call returns must fit, whatever the sizes.
-        self._records_per_call = max(1, min(LARGEST_CALL, LARGEST_BATCH_BYTES // (2 * config.max_payload_bytes)))
-        self._claims_per_call = max(1, min(LARGEST_CALL, LARGEST_BATCH_BYTES // config.max_payload_bytes))
 
     async def submit(self, tasks: Sequence[TaskRequest]) -> list[str]:
         """See TaskQueue.submit."""
-        if len(tasks) > LARGEST_BATCH:
-            raise InvalidTaskError(
-                f"the batch has {len(tasks)} tasks, at most {LARGEST_BATCH} can be queued at once: split it",
-                field="tasks",
-            )
-        if not tasks:
-            return []
-        encoded = encode_tasks(tasks, self._config)
-        size = sum(len(task.text) for task in encoded)
-        if size > LARGEST_BATCH_BYTES:
-            raise PayloadTooLargeError(
-                f"the batch has {size} bytes, at most {LARGEST_BATCH_BYTES} can be queued at once: split it",
-                field="tasks",
-            )
-        arguments: list[Argument] = [os.urandom(8).hex(), len(encoded)]
-        for (agent, priority), run in itertools.groupby(encoded, key=attrgetter("agent", "priority")):
-            neighbours = [part for task in run for part in (task.id, task.text)]
-            arguments += (agent, priority, len(neighbours) // 2)
-            arguments += neighbours
-        reply = await self._run(scripts.SUBMIT, arguments)
-        if reply[0] == Submitted.DUPLICATE:
-            raise duplicate(tasks, reply[1], self.name)
-        return [task.id for task in encoded]
+        return await self._submitter.submit(tasks)
+
+    async def fire(self, schedule: str, due: datetime, task: TaskRequest) -> bool:
+        """See TaskQueue.fire."""
+        return await self._submitter.fire(schedule, round(due.timestamp() * 1000), task)
+
+    async def fired(self) -> dict[str, datetime]:
+        """See TaskQueue.fired."""
+        flat = await self._command("HGETALL", self._calls.keys.name("schedules"))
+        return {name.decode(): moment(int(due)) for name, due in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def cancel(self, task_ids: Sequence[str], *, by: str, reason: str = "") -> list[TaskState]:
+        """See TaskQueue.cancel. More than 1,000 tasks take several round trips, and are not all or none."""
+        states: list[TaskState] = []
+        message = f"cancelled by {by}" + (f": {reason}" if reason else "")
+        for part in parts_of(task_ids, LARGEST_CALL):
+            settings: list[Argument] = [*self._kept, json_inside(by), f'"{json_inside(message)}"']
+            verdict, told = await self._calls.run(scripts.CANCEL, [*settings, *part])
+            if verdict == Cancelled.UNKNOWN:
+                raise TaskNotFoundError(
+                    f"queue {self.name!r} has no task {part[told]!r}: it was never submitted, or its result has "
+                    "expired; nothing was cancelled"
+                )
+            states += [TaskState(state.decode()) for state in told]
+        return states
+
+    @property
+    def _kept(self) -> list[Argument]:
+        return [self._config.keep_events, self._config.result_ttl_seconds]
 
     async def claim(self, worker: Worker, *, limit: int, wait_seconds: float) -> list[Claim]:
         """See TaskQueue.claim. May be cancelled at any time: what was taken by then is given back."""
         if limit < 1:
             raise ValueError(f"limit is {limit}, it must be at least 1")
-        lanes = (ANY_LANE, agent_lane(worker.agent))
+        lanes = _lanes(worker)
         deadline = time.monotonic() + wait_seconds
         while True:
             claims, due_seconds = await self._claim_now(worker, lanes, limit)
@@ -112,22 +140,24 @@ class RedisTaskQueue:
         token = os.urandom(8).hex()
 
         async def ask(repeated: bool) -> Any:
-            return await self._scripts.run(
-                self._server.commands,
+            return await self._calls.scripts.run(
+                self._calls.server.commands,
                 scripts.CLAIM,
                 [
+                    *self._kept,
                     token,
                     int(repeated),
-                    min(limit, self._claims_per_call),
-                    _ms(self._config.lease_seconds),
-                    _ms(LONGEST_BLOCK_SECONDS),
+                    min(limit, self._calls.claims_per_call),
+                    milliseconds(self._config.lease_seconds),
+                    milliseconds(LONGEST_BLOCK_SECONDS),
                     orjson.dumps(worker.instance),
+                    self._limits,
                     *lanes,
                 ],
             )
 
         async def take() -> tuple[list[Claim], float | None]:
-            due_ms, records, attempts, gone = await self._server.call(ask)
+            due_ms, records, attempts, gone = await self._calls.server.call(ask)
             if gone:
                 log.error(
                     "queue %s: the records of %d queued tasks are gone (%s …): does Redis evict keys? "
@@ -136,10 +166,11 @@ class RedisTaskQueue:
                     len(gone),
                     gone[0].decode(),
                 )
-            claims = [
+            decoded = [
                 decode_claim(record, attempt=attempt, token=token)
                 for record, attempt in zip(records, attempts, strict=True)
             ]
+            claims = [claim if blob is None else await self._with_payload(claim, blob) for claim, blob in decoded]
             return claims, None if due_ms < 0 else due_ms / 1000
 
         # The script may have run when we are cancelled: then nobody would know what it took until the leases end.
@@ -150,6 +181,9 @@ class RedisTaskQueue:
             self._afterwards(self._give_back(taking))
             raise
 
+    async def _with_payload(self, claim: Claim, blob: Blob) -> Claim:
+        return replace(claim, payload=await self._blobs.read(blob, task_id=claim.id))
+
     async def _give_back(self, taking: "asyncio.Task[tuple[list[Claim], float | None]]") -> None:
         claims, _ = await taking
         if claims:
@@ -157,13 +191,13 @@ class RedisTaskQueue:
 
     async def _listen_for_bell(self, worker: Worker, lanes: Sequence[str], seconds: float) -> None:
         """Return when there is work, or after that time."""
-        bells = [self._keys.bell(lane) for lane in lanes]
+        bells = [self._calls.keys.bell(lane) for lane in lanes]
 
         async def listen(repeated: bool) -> None:
             if not repeated:  # else the token may have got lost with the connection: go and look
-                await execute(self._server.blocking, "BLPOP", *bells, f"{seconds:.3f}")
+                await execute(self._calls.server.blocking, "BLPOP", *bells, f"{seconds:.3f}")
 
-        listening = asyncio.create_task(self._server.call(listen))
+        listening = asyncio.create_task(self._calls.server.call(listen))
         try:
             await asyncio.shield(listening)
         except asyncio.CancelledError:
@@ -180,25 +214,29 @@ class RedisTaskQueue:
     async def extend(self, claims: Sequence[Claim]) -> list[Claim]:
         """See TaskQueue.extend."""
         lost: list[Claim] = []
-        for part in _parts(claims, LARGEST_CALL):
-            arguments: list[Argument] = [_ms(self._config.lease_seconds)]
+        for part in parts_of(claims, LARGEST_CALL):
+            arguments: list[Argument] = [milliseconds(self._config.lease_seconds)]
             for claim in part:
                 arguments += (claim.id, claim.token)
-            held = await self._run(scripts.EXTEND, arguments)
+            held = await self._calls.run(scripts.EXTEND, arguments)
             lost += [claim for claim, reply in zip(part, held, strict=True) if reply == Held.NOT_HELD]
         return lost
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """See TaskQueue.settle. Not all or none: a long list takes several round trips."""
         accepted: list[bool] = []
-        for part in _parts(outcomes, self._claims_per_call):
-            arguments: list[Argument] = [self._config.result_ttl_seconds]
-            for head, run in itertools.groupby(map(self._ending, part), key=itemgetter(slice(3))):
+        for part in parts_of(outcomes, self._calls.claims_per_call):
+            arguments: list[Argument] = self._kept
+            blobs: list[Blob] = []
+            endings = [self._ending(outcome, blobs) for outcome in part]
+            if blobs:
+                await self._blobs.write(blobs, ttl_seconds=self._config.result_ttl_seconds + ORPHAN_SECONDS)
+            for head, run in itertools.groupby(endings, key=itemgetter(slice(3))):
                 neighbours = [text for *_, task_id, body in run for text in (task_id, body)]
                 arguments += head
                 arguments.append(len(neighbours) // 2)
                 arguments += neighbours
-            replies = await self._run(scripts.SETTLE, arguments)
+            replies = await self._calls.run(scripts.SETTLE, arguments)
             for outcome, reply in zip(part, replies, strict=True):
                 if reply == Settled.GONE:
                     log.error(
@@ -210,112 +248,134 @@ class RedisTaskQueue:
                 accepted.append(reply in (Settled.ACCEPTED, Settled.REPEATED))
         return accepted
 
-    def _ending(self, outcome: Outcome) -> tuple[str, str, int, str, bytes]:
+    def _ending(self, outcome: Outcome, blobs: list[Blob]) -> tuple[str, str, int, str, bytes]:
         """How the attempt ended, as the settle script wants it: kind, token, delay in ms, id, body."""
         claim = outcome.claim
         if isinstance(outcome, Succeeded):
-            return "succeeded", claim.token, 0, claim.id, outcome.result
+            body, blob = encode_result(outcome.result, self._config)
+            if blob is not None:
+                blobs.append(blob)
+            return "succeeded", claim.token, 0, claim.id, body
         body = encode_failure(outcome)
-        if outcome.permanent:
+        retry = self._config.retry
+        if outcome.permanent or retry_is_useless(outcome, retry):
             return "failed", claim.token, 0, claim.id, body
         if claim.attempt >= claim.max_attempts:
             return "dead", claim.token, 0, claim.id, body
-        return "retry", claim.token, _ms(self._delay_seconds(outcome)), claim.id, body
-
-    def _delay_seconds(self, failed: Failed) -> float:
-        if failed.delay_seconds is not None:
-            return max(0.0, failed.delay_seconds)
-        retry = self._config.retry
-        backoff = min(retry.max_seconds, retry.initial_seconds * 2.0 ** (failed.claim.attempt - 1))
-        return backoff * (1 + random.uniform(0, JITTER))  # noqa: S311 - spreads load, guards nothing
+        delay = retry_delay_seconds(outcome, retry, luck=random.random())  # noqa: S311 - spreads load, guards nothing
+        return "retry", claim.token, milliseconds(delay), claim.id, body
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """See TaskQueue.release. What is not held any more is left alone."""
-        for part in _parts(claims, LARGEST_CALL):
-            arguments: list[Argument] = []
+        for part in parts_of(claims, LARGEST_CALL):
+            arguments: list[Argument] = [self._config.keep_events]
             for claim in part:
                 arguments += (claim.id, claim.token)
-            await self._run(scripts.RELEASE, arguments)
+            await self._calls.run(scripts.RELEASE, arguments)
+
+    def revoked(self, worker: Worker) -> AsyncIterator[Sequence[str]]:
+        """See TaskQueue.revoked. Also tells of tasks of other workers."""
+        return self._revocations.read()
+
+    async def emit(self, claim: Claim, items: Sequence[Progress | Partial]) -> bool:
+        """See TaskQueue.emit."""
+        return await self._sayings.add(claim, items)
+
+    async def stream(self, task_id: str, *, after: str = "") -> AsyncIterator[StreamItem]:
+        """See TaskQueue.stream."""
+        async with self._reading.news_of(task_id) as news:
+            while True:
+                # In this order: what is said before the end is read after it is known.
+                final = (await self._reading.records([task_id]))[0].state.final
+                async for item in self._sayings.read(task_id, after=after):
+                    after = item.offset
+                    yield item
+                if final:
+                    return
+                await news()
+
+    async def parents(self, claim: Claim) -> Mapping[str, ParentOutcome]:
+        """See TaskQueue.parents."""
+        return await self._reading.parents(claim.id)
 
     async def get(self, task_id: str) -> TaskRecord:
         """See TaskQueue.get."""
-        return (await self._read([task_id]))[0]
+        return (await self._reading.records([task_id]))[0]
 
     async def wait(self, task_ids: Sequence[str], *, timeout_seconds: float) -> list[TaskRecord]:
         """See TaskQueue.wait."""
-        wanted = list(dict.fromkeys(task_ids))
-        known: dict[str, TaskRecord] = {}
-        try:
-            async with asyncio.timeout(timeout_seconds), self._completions.watch(wanted) as watch:
-                if not watch.stale:
-                    # The subscription does not stand yet: see at once whether there is anything to wait for.
-                    await self._look(watch, known)
-                while watch.pending:
-                    if watch.stale:
-                        watch.stale = False
-                        await self._look(watch, known)
-                    else:
-                        await watch.change()
-        except TimeoutError:
-            pass  # the records say how far the tasks are
-        unsure = [task_id for task_id in wanted if task_id not in known or not known[task_id].state.final]
-        known |= {record.id: record for record in await self._read(unsure)}
-        return [known[task_id] for task_id in task_ids]
+        return await self._reading.wait(task_ids, timeout_seconds=timeout_seconds)
 
-    async def _look(self, watch: Watch, known: dict[str, TaskRecord]) -> None:
-        """Read what a watch waits for."""
-        for record in await self._read(list(watch.pending)):
-            known[record.id] = record
-            if record.state.final:
-                watch.finish(record.id)
-
-    async def _read(self, task_ids: Sequence[str]) -> list[TaskRecord]:
-        """Tasks as they are now. Raises TaskNotFoundError."""
-        found: list[TaskRecord] = []
-        for part in _parts(task_ids, self._records_per_call):
-            rows = await self._run(scripts.READ, part)
-            for task_id, record, hold, past, due in zip(part, *rows, strict=True):
-                if record is None:
-                    raise TaskNotFoundError(
-                        f"queue {self.name!r} has no task {task_id!r}: it was never submitted, or its result has "
-                        f"expired ({self._config.result_ttl_seconds} s after it finished)"
-                    )
-                found.append(decode_record(record, hold, past, due, queue=self.name))
-        return found
-
-    async def list_dead(self, *, limit: int) -> list[TaskRecord]:
+    async def list_dead(self, which: DeadFilter | None = None, *, limit: int, after: str = "") -> list[TaskRecord]:
         """See TaskQueue.list_dead."""
+        return await self._dead.page(which or DeadFilter(), limit=limit, after=after)
 
-        async def newest(_: bool) -> Any:
-            return await self._server.commands.zrevrange(self._keys.name("dead"), 0, limit - 1)
+    async def replay(self, which: DeadFilter, *, by: str) -> list[str]:
+        """See TaskQueue.replay."""
+        return await self._dead.replay(which, by=by)
 
-        return await self._read([task_id.decode() for task_id in await self._server.call(newest)])
+    async def purge(self, which: DeadFilter, *, by: str) -> list[str]:
+        """See TaskQueue.purge."""
+        return await self._dead.purge(which, by=by)
+
+    async def set_gate(self, gate: Gate, *, shut: bool, by: str) -> None:
+        """See TaskQueue.set_gate."""
+        event = _GATE_EVENTS[gate, shut]
+        await self._calls.run(scripts.GATE, [self._config.keep_events, gate.value, json_inside(by), int(shut), event])
+
+    async def events(self, *, after: str = "", limit: int, wait_seconds: float = 0.0) -> list[TaskEvent]:
+        """See TaskQueue.events. Waits for five seconds at most; ask again."""
+        return await self._event_log.read(after=after, limit=limit, wait_seconds=wait_seconds)
 
     async def stats(self) -> QueueStats:
-        """See TaskQueue.stats. Moves what is due first."""
-        queued, running, scheduled, dead, succeeded, failed, oldest_ms = await self._run(scripts.STATS, [])
+        """See TaskQueue.stats. Moves what is due first. Two round trips."""
+        running, scheduled, blocked, dead, totals, oldest_ms, lanes, gates = await self._calls.run(
+            scripts.STATS, self._kept
+        )
+        sizes = {lane.decode(): size for lane, size in zip(lanes[::2], lanes[1::2], strict=True)}
+        targets = {} if not any(lane and size for lane, size in sizes.items()) else await self._unroutable(sizes)
+        submitted, succeeded, failed, cancelled, expired = (int(total or 0) for total in totals)
         return QueueStats(
             queue=self.name,
-            queued=queued,
+            queued=sum(sizes.values()),
             running=running,
             scheduled=scheduled,
+            blocked=blocked,
             dead=dead,
+            unroutable=sum(targets.values()),
+            unroutable_targets=dict(itertools.islice(sorted(targets.items()), _SHOWN_TARGETS)),
+            submitted_total=submitted,
             succeeded_total=succeeded,
             failed_total=failed,
+            cancelled_total=cancelled,
+            expired_total=expired,
             oldest_at=None if oldest_ms < 0 else moment(oldest_ms),
+            paused_by=_who(gates, Gate.CLAIMS),
+            closed_by=_who(gates, Gate.SUBMISSIONS),
         )
+
+    async def _unroutable(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Tasks in lanes that no known process serves, by target."""
+        served: set[str] = set()
+        for found in await self.instances(timeout_seconds=0):
+            served.update(_lanes(Worker(found.agent, found.instance, tuple(found.capabilities))))
+        return {
+            f"{_TARGETS[lane[0]]}/{lane[2:]}": size
+            for lane, size in sizes.items()
+            if lane and size and lane not in served
+        }
 
     async def beat(self, beat: Beat) -> None:
         """See TaskQueue.beat."""
-        await self._run(scripts.BEAT, [beat.worker.instance, encode_beat(beat)])
+        await self._calls.run(scripts.BEAT, [beat.worker.instance, encode_beat(beat)])
 
     async def leave(self, worker: Worker) -> None:
         """See TaskQueue.leave."""
-        await self._run(scripts.FORGET, [worker.instance, ""])
+        await self._calls.run(scripts.FORGET, [worker.instance, ""])
 
     async def instances(self, *, timeout_seconds: float) -> list[InstanceInfo]:
         """See TaskQueue.instances. Sorted by agent and name."""
-        now_ms, known, infos = await self._run(scripts.INSTANCES, [])
+        now_ms, known, infos = await self._calls.run(scripts.INSTANCES, [])
         found = [
             decode_instance(
                 instance,
@@ -330,20 +390,20 @@ class RedisTaskQueue:
 
     async def forget_silent(self, *, silent_seconds: float) -> list[str]:
         """See TaskQueue.forget_silent."""
-        return [name.decode() for name in await self._run(scripts.FORGET, ["", _ms(silent_seconds)])]
+        return [name.decode() for name in await self._calls.run(scripts.FORGET, ["", milliseconds(silent_seconds)])]
 
     async def storage(self) -> StorageInfo:
         """See TaskQueue.storage. Needs the INFO command only; CONFIG is often forbidden."""
 
         async def ask(_: bool) -> tuple[float, dict[str, Any]]:
-            client = self._server.commands
+            client = self._calls.server.commands
             await execute(client, "PING")  # connects, if need be
             started = time.perf_counter()
             await execute(client, "PING")
             latency = time.perf_counter() - started
             return latency * 1000, await client.info()
 
-        latency_ms, info = await self._server.call(ask)
+        latency_ms, info = await self._calls.server.call(ask)
         server = info.get("server_name", "redis")
         policy = info.get("maxmemory_policy")
         return StorageInfo(
@@ -357,11 +417,13 @@ class RedisTaskQueue:
         """See TaskQueue.aclose. Waits until what was cancelled has been cleaned up."""
         if self._aftermath:
             await asyncio.wait(self._aftermath)
-        await self._completions.aclose()
-        await self._server.aclose()
+        await self._submitter.aclose()
+        await self._revocations.aclose()
+        await self._reading.aclose()
+        await self._calls.server.aclose()
 
-    async def _run(self, script: Script, arguments: Sequence[Argument]) -> Any:
-        return await self._server.call(lambda _: self._scripts.run(self._server.commands, script, arguments))
+    async def _command(self, *command: str | bytes | int) -> Any:
+        return await self._calls.server.call(lambda _: execute(self._calls.server.commands, *command))
 
     def _afterwards(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what a cancelled call has left to do. If it fails, leases and the longest block make up for it."""
@@ -377,9 +439,40 @@ class RedisTaskQueue:
         task.add_done_callback(self._aftermath.discard)
 
 
-def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+_GATE_EVENTS: Final = {
+    (Gate.CLAIMS, True): "paused",
+    (Gate.CLAIMS, False): "resumed",
+    (Gate.SUBMISSIONS, True): "closed",
+    (Gate.SUBMISSIONS, False): "opened",
+}
+_TARGETS: Final = {"a": "agent", "c": "capability", "i": "instance"}
+_SHOWN_TARGETS: Final = 20
 
 
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+def _lanes(worker: Worker) -> list[str]:
+    """Where a worker looks for tasks."""
+    return [
+        ANY_LANE,
+        agent_lane(worker.agent),
+        *map(capability_lane, worker.capabilities),
+        instance_lane(worker.instance),
+    ]
+
+
+def _who(gates: Sequence[bytes], gate: Gate) -> list[str]:
+    """Who has shut a gate."""
+    fields = (field.split(b" ", 1) for field in gates)
+    return sorted(orjson.loads(b'"' + by + b'"') for name, by in fields if name.decode() == gate)
+
+
+def _limits_text(config: QueueConfig) -> str:
+    """The limits as the claim script takes them; empty if there are none."""
+    limits = config.limits
+
+    def three(rate: RateLimit | None, concurrency: int | None) -> str:
+        interval_ms = 0.0 if rate is None else rate.per_seconds * 1000 / rate.tasks
+        burst = 0 if rate is None else rate.burst or rate.tasks
+        return f"{interval_ms!r} {burst} {concurrency or 0}"
+
+    text = f"{three(limits.rate, limits.concurrency)} {three(limits.per_tenant.rate, limits.per_tenant.concurrency)}"
+    return "" if text == "0.0 0 0 0.0 0 0" else text

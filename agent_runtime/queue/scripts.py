@@ -32,14 +32,25 @@ Argument = str | bytes | int
 
 
 class Submitted(IntEnum):
-    """First number that `submit` returns."""
+    """First number that `submit` returns for each submission."""
 
     QUEUED = 0
     DUPLICATE = 1
+    UNKNOWN_PARENT = 2
+    CLOSED = 3
+    FULL = 4
+    FIRED = 5
+
+
+class Cancelled(IntEnum):
+    """First number that `cancel` returns."""
+
+    DONE = 0
+    UNKNOWN = 1
 
 
 class Held(IntEnum):
-    """What `extend` and `release` return for each task."""
+    """What `extend` and `release` return for each task, and `emit` for one."""
 
     NOT_HELD = 0
     HELD = 1
@@ -73,22 +84,110 @@ class Script:
         return _digest(self)
 
 
-_TASK_KEYS: Final = (
-    "records", "ready", "wake", "lanes", "scheduled", "leases", "running", "history", "dead", "totals", "done",
-)  # fmt: skip
+def _script(name: str, keys: str, arguments: str = "") -> Script:
+    return Script(name, tuple(keys.split()), tuple(arguments.split()))
 
-SUBMIT = Script("submit", ("records", "ready", "wake", "lanes", "sequence"), ("nonce", "count"))
-CLAIM = Script("claim", _TASK_KEYS, ("nonce", "repeated", "limit", "lease_ms", "horizon_ms", "worker"))
-EXTEND = Script("extend", ("leases", "running"), ("lease_ms",))
-SETTLE = Script("settle", _TASK_KEYS, ("result_ttl_s",))
-RELEASE = Script("release", ("records", "ready", "wake", "lanes", "leases", "running", "history"))
-READ = Script("read", ("records", "scheduled", "running", "history"))
-STATS = Script("stats", _TASK_KEYS)
-BEAT = Script("beat", ("instances", "beats"), ("instance", "info"))
-INSTANCES = Script("instances", ("instances", "beats"))
-FORGET = Script("forget", ("instances", "beats"), ("instance", "silent_ms"))
 
-SCRIPTS: Final = (SUBMIT, CLAIM, EXTEND, SETTLE, RELEASE, READ, STATS, BEAT, INSTANCES, FORGET)
+SUBMIT = _script(
+    "submit",
+    "records ready wake lanes lines lined parked positions tenants scheduled history deadlines blocked "
+    "kids parents chunks keyed schedules dead totals events gates capped full room done sequence leases "
+    "running progress revoked",
+    "keep result_ttl_s max_depth when_full dedup_ms schedule due count",
+)
+CLAIM = _script(
+    "claim",
+    "records ready wake lanes lines lined parked positions tenants rates scheduled leases running history "
+    "deadlines blocked kids parents chunks progress dead totals events gates capped full room done "
+    "revoked sequence",
+    "keep result_ttl_s nonce repeated limit lease_ms horizon_ms worker limits",
+)
+EXTEND = _script(
+    "extend",
+    "leases running",
+    "lease_ms",
+)
+SETTLE = _script(
+    "settle",
+    "records ready wake lanes lines lined parked positions tenants scheduled leases running history "
+    "deadlines blocked kids parents chunks progress dead totals events capped full room done",
+    "keep result_ttl_s",
+)
+RELEASE = _script(
+    "release",
+    "records ready wake lanes lines lined parked positions tenants leases running history progress totals "
+    "events capped",
+    "keep",
+)
+CANCEL = _script(
+    "cancel",
+    "records ready wake lanes lines lined parked positions tenants scheduled leases running history "
+    "deadlines blocked kids parents chunks progress dead totals events capped full room done revoked",
+    "keep result_ttl_s by message",
+)
+EMIT = _script(
+    "emit",
+    "records running said progress saying",
+    "id token keep_items ttl_s",
+)
+READ = _script(
+    "read",
+    "records scheduled running history blocked progress",
+)
+STATS = _script(
+    "stats",
+    "records ready wake lanes lines lined parked positions tenants rates scheduled leases running history "
+    "deadlines blocked kids parents chunks progress dead totals events gates capped full room done "
+    "revoked",
+    "keep result_ttl_s",
+)
+REPLAY = _script(
+    "replay",
+    "records ready wake lanes lines lined parked positions tenants history dead totals events sequence",
+    "keep by",
+)
+PURGE = _script(
+    "purge",
+    "records chunks dead events",
+    "keep by",
+)
+GATE = _script(
+    "gate",
+    "ready wake lanes gates events",
+    "keep gate by shut event",
+)
+BEAT = _script(
+    "beat",
+    "instances beats",
+    "instance info",
+)
+INSTANCES = _script(
+    "instances",
+    "instances beats",
+)
+FORGET = _script(
+    "forget",
+    "instances beats",
+    "instance silent_ms",
+)
+
+SCRIPTS: Final = (
+    SUBMIT,
+    CLAIM,
+    EXTEND,
+    SETTLE,
+    RELEASE,
+    CANCEL,
+    EMIT,
+    READ,
+    STATS,
+    REPLAY,
+    PURGE,
+    GATE,
+    BEAT,
+    INSTANCES,
+    FORGET,
+)
 
 
 def source(name: str) -> str:

@@ -1,11 +1,11 @@
 -- Record how attempts ended: with a result, for good without one, or with another try to come.
 --
--- KEYS: records ready wake lanes scheduled leases running history dead totals done
--- ARGV: result_ttl_s
+-- KEYS: records ready wake lanes lines lined parked positions tenants scheduled leases running history deadlines blocked kids parents chunks progress dead totals events capped full room done
+-- ARGV: keep result_ttl_s
 --   then runs of neighbours that end the same way: kind, token, delay_ms, length,
 --   and for each attempt of the run: id, body
--- `kind` is succeeded, failed, dead or retry. `body` is the result as JSON if succeeded, otherwise the members
--- `"code":…,"message":…` of the failure. `delay_ms` counts for retry only.
+-- `kind` is succeeded, failed, dead or retry. `body` is the member `"result":…` (or where the result is) if succeeded,
+-- otherwise the members `"code":…,"message":…` of the failure. `delay_ms` counts for retry only.
 --
 -- Guarantee: a task becomes final once: its outcome is added to its record in the same step that ends its lease. A
 -- stale token changes nothing. A repeated call, because the reply got lost, is answered as the first one was: the
@@ -17,9 +17,11 @@
 -- @include clock
 -- @include lane
 -- @include record
+-- @include events
+-- @include ending
 
 local REFUSED, ACCEPTED, REPEATED, GONE = 0, 1, 2, 3
-local FIRST = 2
+local FIRST = 3
 local now = clock()
 local now_text = digits(now)
 
@@ -41,9 +43,10 @@ while at <= #ARGV do
 end
 local holds = redis.call('HMGET', running, unpack(ids))
 local texts = redis.call('MGET', unpack(keys))
-local any_past = redis.call('EXISTS', history) == 1
-local settled_with = {}
-local finished, died, succeeded = {}, {}, 0
+local pasts = redis.call('EXISTS', history) == 1 and redis.call('HMGET', history, unpack(ids)) or {}
+local any_tenant = redis.call('EXISTS', tenants) == 1
+local any_progress = redis.call('EXISTS', progress) == 1
+local settled_with, ended = {}, {}
 
 -- Whether the attempt has been settled before, in this call or in an earlier one.
 local function was_settled(n, token)
@@ -54,71 +57,81 @@ local function was_settled(n, token)
     or past and string.find(past, mark, 1, true)
 end
 
--- Add the failure to the task's past. Returns all failures and the place of the task.
+-- Add the failure to the task's past. Returns all failures, replays, and the place of the task.
 local function fail(n)
   local attempt, place = string.match(holds[n], HOLD)
-  any_past = true
-  return remember(ids[n], attempt, place, open(holds[n]) .. ',"at":' .. now_text .. ',' .. bodies[n] .. '}'), place
+  local failures, replays =
+    remember(ids[n], attempt, place, open(holds[n]) .. ',"at":' .. now_text .. ',' .. bodies[n] .. '}')
+  return failures, replays, place
 end
 
 local function retry(n, delay)
-  local _, place = fail(n)
+  local _, _, place = fail(n)
   if delay > 0 then
     redis.call('ZADD', scheduled, digits(now + delay), ids[n])
     ring('')
   else
-    local _, agent = head_of(ids[n])
-    requeue(ids[n], agent, place)
+    local head = head_of_text(texts[n])
+    line_up(ids[n], head.lane, head.tenant, place)
   end
 end
 
-local function earlier_failures(n)
-  local past = any_past and redis.call('HGET', history, ids[n])
-  if not past then
-    return ''
-  end
-  local _, _, failures = string.match(past, PAST)
-  return failures
+-- Most tasks have no past, no children and nothing beside their record.
+local function is_simple(n)
+  return not pasts[n] and is_plain(texts[n])
+    and not (someone_is_blocked() and redis.call('EXISTS', kids .. ids[n]) == 1)
 end
 
-local function finish(n, kind, ending)
-  finished[#finished + 1] = ids[n]
-  local failures, closing
+local function succeed(n, ending)
+  local text = texts[n]
+  redis.call('SET', keys[n], with_outcome(text, open(holds[n]) .. ending .. ',"failures":[],' .. bodies[n] .. '}'),
+    'EX', result_ttl_s)
+  announce(ids[n], 'succeeded')
+end
+
+local function conclude(n, kind, ending)
+  local _, _, replays, failures = past_of(ids[n])
+  local closing = ']}'
   if kind == 'succeeded' then
-    succeeded = succeeded + 1
-    failures, closing = earlier_failures(n), '],"result":' .. bodies[n] .. '}}'
+    closing = '],' .. bodies[n] .. '}'
   else
-    failures, closing = fail(n), ']}}'
+    failures, replays = fail(n)
   end
-  local outcome = string.sub(texts[n], 1, -2) .. ',"outcome":' .. open(holds[n]) .. ending .. failures .. closing
-  if kind == 'dead' then
-    died[#died + 1] = now_text
-    died[#died + 1] = ids[n]
-    redis.call('SET', keys[n], outcome)
-  else
-    redis.call('SET', keys[n], outcome, 'EX', result_ttl_s)
-  end
+  finish(ids[n], texts[n], kind, open(holds[n]) .. ending .. ',"replays":' .. replays .. ',"failures":[' .. failures
+    .. closing, now)
 end
 
-local replies, ended = {}, {}
+local replies = {}
 for _, run in ipairs(runs) do
   local kind, token = run.kind, run.token
-  local ending = ',"at":' .. now_text .. ',"state":"' .. kind .. '","failures":['
+  local ending = ',"at":' .. now_text .. ',"state":"' .. kind .. '"'
+  local event = kind == 'retry' and 'retrying' or kind
+  local by
   for n = run.first, run.last do
-    local id = ids[n]
-    if settled_with[id] or token_of(holds[n]) ~= token then
+    local id, hold = ids[n], holds[n]
+    if settled_with[id] or token_of(hold) ~= token then
       replies[n] = was_settled(n, token) and REPEATED or REFUSED
     else
       settled_with[id] = token
       ended[#ended + 1] = id
       replies[n] = ACCEPTED
+      by = by or worker_of(hold)
+      if any_tenant then
+        make_room(tenant_of(hold))
+      end
       if not texts[n] then
         replies[n] = GONE
         redis.call('HDEL', history, id)
-      elseif kind == 'retry' then
-        retry(n, run.delay)
+        redis.call('HINCRBY', totals, 'open', -1)
       else
-        finish(n, kind, ending)
+        note(event, by, id, attempt_of(hold), now - started_of(hold))
+        if kind == 'retry' then
+          retry(n, run.delay)
+        elseif kind == 'succeeded' and is_simple(n) then
+          succeed(n, ending)
+        else
+          conclude(n, kind, ending)
+        end
       end
     end
   end
@@ -127,20 +140,13 @@ end
 if #ended > 0 then
   redis.call('HDEL', running, unpack(ended))
   redis.call('ZREM', leases, unpack(ended))
-end
-if #died > 0 then
-  redis.call('ZADD', dead, unpack(died))
-end
-if #finished > 0 then
-  if any_past then
-    redis.call('HDEL', history, unpack(finished))
+  if any_progress then
+    redis.call('HDEL', progress, unpack(ended))
   end
-  if succeeded > 0 then
-    redis.call('HINCRBY', totals, 'succeeded', succeeded)
+  if #ended_ids == 0 then
+    open_the_cap()
   end
-  if succeeded < #finished then
-    redis.call('HINCRBY', totals, 'failed', #finished - succeeded)
-  end
-  redis.call('PUBLISH', done, table.concat(finished, ' '))
 end
+publish_ends()
+record_events()
 return replies

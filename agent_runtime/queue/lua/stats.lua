@@ -1,50 +1,73 @@
 -- The figures of the queue.
 --
--- KEYS: records ready wake lanes scheduled leases running history dead totals done
--- ARGV: (none)
+-- KEYS: records ready wake lanes lines lined parked positions tenants rates scheduled leases running history deadlines blocked kids parents chunks progress dead totals events gates capped full room done revoked
+-- ARGV: keep result_ttl_s
 --
 -- Guarantee: moves what is due first, so that the figures are right even where no worker claims (scaled to zero).
 --
--- Returns {queued, running, scheduled, dead, succeeded in all, failed in all, time of the oldest queued task or -1}.
+-- Returns {running, scheduled, blocked, dead, totals, time of the oldest queued task or -1, lanes and their sizes, gates}.
 
 -- @include clock
 -- @include lane
 -- @include record
+-- @include events
+-- @include ending
 -- @include tidy
 
 local TIDY_BOUND = 1000
-tidy(clock(), TIDY_BOUND)
+local now = clock()
+tidy(now, TIDY_BOUND)
+publish_ends()
+record_events()
+redis.call('ZREMRANGEBYSCORE', rates, '-inf', digits(now))
 
-local names = redis.call('SMEMBERS', lanes)
-names[#names + 1] = ''
-local queued, oldest = 0, -1
-for _, lane in ipairs(names) do
-  local size = redis.call('ZCARD', ready .. lane)
-  queued = queued + size
-  if size == 0 then
-    redis.call('SREM', lanes, lane)
-  end
+local oldest = -1
+local function look_at(line)
   -- Inside a priority the first is the oldest: at most ten looks, and as many as there are priorities in use.
   local from = '-inf'
-  while size > 0 do
-    local first = redis.call('ZRANGEBYSCORE', ready .. lane, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  while true do
+    local first = redis.call('ZRANGEBYSCORE', line, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[1] then
-      break
+      return
     end
     local at = tonumber(string.match(redis.call('GETRANGE', records .. first[1], 0, 63), '^{"task":{"at":(%d+)'))
     if at and (oldest < 0 or at < oldest) then
       oldest = at
     end
-    from = digits((math.floor(first[2] / PRIORITY_SPAN) + 1) * PRIORITY_SPAN)
+    from = digits(band(first[2]) + PRIORITY_SPAN)
   end
 end
-local counts = redis.call('HMGET', totals, 'succeeded', 'failed')
+
+local sizes = {}
+for _, line in ipairs(redis.call('SMEMBERS', lined)) do
+  local _, lane = tenant_and_lane(line)
+  -- The tenant's own mark counts as a member of its lane, unless the tenant is parked.
+  local mark = redis.call('ZSCORE', parked, line) and 0 or 1
+  sizes[lane] = (sizes[lane] or 0) + redis.call('ZCARD', lines .. line) - mark
+  look_at(lines .. line)
+end
+local names = redis.call('SMEMBERS', lanes)
+names[#names + 1] = ''
+for _, lane in ipairs(names) do
+  sizes[lane] = (sizes[lane] or 0) + redis.call('ZCARD', ready .. lane)
+  if sizes[lane] == 0 then
+    redis.call('SREM', lanes, lane)
+  else
+    look_at(ready .. lane)
+  end
+end
+local listed = {}
+for lane, size in pairs(sizes) do
+  listed[#listed + 1] = lane
+  listed[#listed + 1] = size
+end
 return {
-  queued,
   redis.call('ZCARD', leases),
   redis.call('ZCARD', scheduled),
+  redis.call('HLEN', blocked),
   redis.call('ZCARD', dead),
-  tonumber(counts[1] or 0),
-  tonumber(counts[2] or 0),
+  redis.call('HMGET', totals, 'submitted', 'succeeded', 'failed', 'cancelled', 'expired'),
   oldest,
+  listed,
+  redis.call('HKEYS', gates),
 }

@@ -90,7 +90,7 @@ async def test_a_subscription_that_has_gone_dead_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("agent_runtime.queue.completions.SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr("agent_runtime.queue.subscription.SILENCE_SECONDS", 0.2)
     queue = open_test_queue(url=own_server.url)
     (task_id,) = await submit(queue, "work")
     claim = await claim_one(queue)

@@ -2,7 +2,7 @@
 -- rather than being lost.
 local FRONT = '0'
 
--- What of a timer (scheduled, leases) is due, at most `bound`; and when the first one that is left is due, or nil.
+-- What of a timer (scheduled, leases, deadlines) is due, at most `bound`; and when the first one left is due, or nil.
 local function due(timer, now, bound)
   local first = tonumber(redis.call('ZRANGE', timer, 0, 0, 'WITHSCORES')[2])
   if not first or first > now then
@@ -13,60 +13,86 @@ local function due(timer, now, bound)
   return ids, tonumber(redis.call('ZRANGE', timer, 0, 0, 'WITHSCORES')[2])
 end
 
+local function time_has_come(id)
+  local head = head_of(id)
+  if not head then
+    redis.call('HDEL', history, id)
+    redis.call('HINCRBY', totals, 'open', -1)
+    return
+  end
+  local attempts, place, replays, failures = past_of(id)
+  if attempts == '0' and replays == '0' and failures == '' then
+    redis.call('HDEL', history, id)
+  end
+  line_up(id, head.lane, head.tenant, place or FRONT)
+end
+
 local function lease_is_over(id, now)
   local hold = redis.call('HGET', running, id)
-  local max_attempts, agent = head_of(id)
+  local head = head_of(id)
   redis.call('HDEL', running, id)
-  if not max_attempts then
+  redis.call('HDEL', progress, id)
+  if hold then
+    make_room(tenant_of(hold))
+  end
+  if not head then
     redis.call('HDEL', history, id)
+    redis.call('HINCRBY', totals, 'open', -1)
     return
   end
   if not hold then
-    requeue(id, agent, FRONT)
+    line_up(id, head.lane, head.tenant, FRONT)
     return
   end
   local attempt, place = string.match(hold, HOLD)
-  local failures = remember(id, attempt, place, open_without_token(hold) .. ',"at":' .. digits(now)
+  note('lease_expired', worker_of(hold), id, attempt, now - started_of(hold))
+  local failures, replays = remember(id, attempt, place, open_without_token(hold) .. ',"at":' .. digits(now)
     .. ',"code":"LEASE_EXPIRED","message":"the worker stopped renewing its lease: it was killed, frozen or cut off '
     .. 'from the queue"}')
-  if tonumber(attempt) < max_attempts then
-    requeue(id, agent, place)
+  if tonumber(attempt) < head.max_attempts then
+    line_up(id, head.lane, head.tenant, place)
     return
   end
-  local record = redis.call('GET', records .. id)
-  redis.call('SET', records .. id, string.sub(record, 1, -2) .. ',"outcome":' .. open_without_token(hold)
-    .. ',"state":"dead","at":' .. digits(now) .. ',"failures":[' .. failures .. ']}}')
-  redis.call('HDEL', history, id)
-  redis.call('ZADD', dead, digits(now), id)
-  redis.call('HINCRBY', totals, 'failed', 1)
-  return true
+  note('dead', worker_of(hold), id, attempt, now - started_of(hold))
+  finish(id, redis.call('GET', records .. id), 'dead', open_without_token(hold) .. ',"at":' .. digits(now)
+    .. ',"state":"dead","replays":' .. replays .. ',"failures":[' .. failures .. ']}', now)
 end
 
--- Move what is due: scheduled tasks to their lanes; tasks whose lease is over back to their lanes, or to the dead once
--- their attempts are used up. At most `bound` of each, so that no call holds up the server.
--- Returns when the next scheduled task and the next lease are due, ms, or nil.
+-- Move what is due: expired tasks to their end; scheduled ones to their lanes; tasks whose lease is over back to their
+-- lanes, or to the dead once their attempts are used up; tenants that have waited for their rate back into line.
+-- At most `bound` of each, so that no call holds up the server.
+-- Returns when the next of these is due, ms, or nil; a deadline only if it is that of a waiting or running task.
 local function tidy(now, bound)
+  if redis.call('EXISTS', deadlines, scheduled, leases, parked) == 0 then
+    return nil -- what an idle worker finds, in one command
+  end
+  local expired, next_deadline = due(deadlines, now, bound)
+  for _, id in ipairs(expired) do
+    local text = redis.call('GET', records .. id)
+    if text and not outcome_of(text) then
+      cut_short(id, text, 'expired', now, 'DEADLINE_EXCEEDED', '"its deadline has passed"', '')
+    end
+  end
   local back, next_scheduled = due(scheduled, now, bound)
   for _, id in ipairs(back) do
-    local past = redis.call('HGET', history, id)
-    local _, agent = head_of(id)
-    if agent then
-      local _, place = string.match(past or '', PAST)
-      requeue(id, agent, place or FRONT)
-    else
-      redis.call('HDEL', history, id)
-    end
+    time_has_come(id)
   end
-
   local over, next_lease = due(leases, now, bound)
-  local died = {}
   for _, id in ipairs(over) do
-    if lease_is_over(id, now) then
-      died[#died + 1] = id
+    lease_is_over(id, now)
+  end
+  if #over > 0 then
+    open_the_cap()
+  end
+  local unparked, next_parked = due(parked, now, bound)
+  for _, line in ipairs(unparked) do
+    unpark(line)
+  end
+  local next_due
+  for _, moment in pairs({ next_deadline or math.huge, next_scheduled or math.huge, next_lease or math.huge, next_parked or math.huge }) do
+    if moment < math.huge and (not next_due or moment < next_due) then
+      next_due = moment
     end
   end
-  if #died > 0 then
-    redis.call('PUBLISH', done, table.concat(died, ' '))
-  end
-  return next_scheduled, next_lease
+  return next_due
 end

@@ -1,0 +1,32 @@
+-- Remove dead tasks for good.
+--
+-- KEYS: records chunks dead events
+-- ARGV: keep by
+--   then the ids
+-- `by` is who asks, as the inside of a JSON string.
+--
+-- Guarantee: what is not dead is left alone.
+--
+-- Returns the ids that were dead, and are gone now.
+
+-- @include record
+-- @include events
+
+local FIRST = 3
+local purged = {}
+for i = FIRST, #ARGV do
+  local id = ARGV[i]
+  if redis.call('ZREM', dead, id) == 1 then
+    local head = head_of(id)
+    if head and head.blob then
+      for n = 1, head.chunks do
+        redis.call('DEL', chunks .. head.blob .. ':' .. n)
+      end
+    end
+    redis.call('DEL', records .. id)
+    note('purged', by, id)
+    purged[#purged + 1] = id
+  end
+end
+record_events()
+return purged
