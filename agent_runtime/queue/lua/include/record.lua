@@ -44,9 +44,10 @@ end
 local function attempt_of(hold)
   return string.match(hold, '^%d+', 63)
 end
+-- As the inside of a JSON string.
 local function worker_of(hold)
-  return string.match(hold, '"worker":(".-"),"tenant":"[^"]*","place":%d+}$') or
-    string.match(hold, '"worker":(".*"),"place":%d+}$')
+  return string.match(hold, '"worker":"(.-)","tenant":"[^"]*","place":%d+}$')
+    or string.match(hold, '"worker":"(.*)","place":%d+}$')
 end
 local function tenant_of(hold)
   return string.match(hold, '"tenant":"([^"]*)","place":%d+}$')
