@@ -82,13 +82,13 @@ class Lane:
         return [tenant for tenant, _ in self._positions if tenant]
 
     def _head(self, tenant: str) -> tuple[Place, str] | None:
-        heap = self._by_tenant[tenant]
+        heap = self._by_tenant.get(tenant, [])
         while heap and self.waiting.get(heap[0][1]) != (tenant, heap[0][0]):
             heapq.heappop(heap)
-        if not heap:
-            del self._by_tenant[tenant]
-            return None
-        return heap[0]
+        if heap:
+            return heap[0]
+        self._by_tenant.pop(tenant, None)
+        return None
 
     def _stand(self, stander: _Stander, position: Place) -> None:
         self._positions[stander] = position
