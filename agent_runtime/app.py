@@ -174,7 +174,7 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
     # Only here: an agent's pod needs neither the web framework nor the time to import it.
     from agent_runtime.adapters.base import Surroundings
     from agent_runtime.adapters.registry import adapter as adapter_class
-    from agent_runtime.central import Central, Duties, Observer, ServedQueue
+    from agent_runtime.central import Central, Duties, Observer, Schedules, ServedQueue
 
     signals = _Signals.listen()
     registry = new_registry("central")
@@ -192,7 +192,8 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         central = Central(config, instance=instance, queues=queues, elector=elector)
         timeout = config.agent_timeout_seconds
         observer = Observer(central, queues, agent_timeout_seconds=timeout, registry=registry)
-        duties = Duties(elector, queues, agent_timeout_seconds=timeout, registry=registry)
+        schedules = Schedules(config.schedules, queues, elector=elector, registry=registry)
+        duties = Duties(elector, queues, schedules=schedules, agent_timeout_seconds=timeout, registry=registry)
         probes = Probes(live=observer.live, ready=observer.ready, registry=registry)
         adapter = adapter_class("http")(
             Surroundings(core=central, host=config.host, port=config.port, probes=probes, registry=registry)

@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two sides of an adapter: what the process is to it, and what it is to the process."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
+from agent_runtime.queue.base import Gate
 from agent_runtime.telemetry.http_server import AsgiApp
-from kubeagents_api.task import InstanceInfo, QueueStats, TaskRecord, TaskRequest
+from kubeagents_api.schedule_info import ScheduleInfo
+from kubeagents_api.task import (
+    DeadFilter,
+    InstanceInfo,
+    QueueStats,
+    StreamItem,
+    TaskEvent,
+    TaskRecord,
+    TaskRequest,
+    TaskState,
+)
 
 
 class Core(Protocol):
@@ -52,8 +63,22 @@ class Core(Protocol):
         """Why the queue does not answer, as last seen; None if it does. Asks nobody, so it is never slow."""
         ...
 
+    def may_block(self, queue: str) -> bool:
+        """Whether a submission may wait until there is room for it."""
+        ...
+
+    def named(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[TaskRequest]:
+        """The tasks; those with an idempotency key have an id, where the queue lets us choose.
+
+        If `submit` returns another id for one that has an id, it was merged with that earlier task.
+        """
+        ...
+
     async def submit(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[str]:
-        """Queue the tasks, all or none, and return their ids. Raises InvalidTaskError and its kinds."""
+        """Queue the tasks, all or none, and return their ids; for merged ones, those of the earlier tasks.
+
+        Raises InvalidTaskError and its kinds, QueueClosedError, QueueFullError.
+        """
         ...
 
     async def task(self, queue: str, task_id: str) -> TaskRecord:
@@ -64,8 +89,41 @@ class Core(Protocol):
         """The tasks, once all are final, the time is over, or the process drains. Raises TaskNotFoundError."""
         ...
 
-    async def dead(self, queue: str, *, limit: int) -> Sequence[TaskRecord]:
-        """Dead tasks, newest first."""
+    async def cancel(self, queue: str, task_ids: Sequence[str], *, by: str, reason: str) -> Sequence[TaskState]:
+        """End tasks that have not ended, and return the state each is in now. Raises TaskNotFoundError, then none is
+        cancelled."""
+        ...
+
+    def stream(self, queue: str, task_id: str, *, after: str) -> AsyncIterator[StreamItem]:
+        """What a task says, after the offset or from the beginning; ends when the task has ended or the process drains.
+
+        Raises TaskNotFoundError, InvalidTaskError for a bad offset.
+        """
+        ...
+
+    async def dead(self, queue: str, which: DeadFilter, *, limit: int, after: str) -> Sequence[TaskRecord]:
+        """Dead tasks, newest first, after the one with the id `after`."""
+        ...
+
+    async def replay(self, queue: str, which: DeadFilter, *, by: str) -> Sequence[str]:
+        """Queue dead tasks again with all their attempts; their ids."""
+        ...
+
+    async def purge(self, queue: str, which: DeadFilter, *, by: str) -> Sequence[str]:
+        """Remove dead tasks for good; their ids."""
+        ...
+
+    async def set_gate(self, queue: str, gate: Gate, *, shut: bool, by: str) -> None:
+        """Shut a gate of the queue, or open it again as far as `by` had shut it."""
+        ...
+
+    async def events(self, queue: str, *, after: str, limit: int, wait_seconds: float) -> Sequence[TaskEvent]:
+        """What happened after the offset, oldest first; `$` stands for now. Waits for the first one; none if the time
+        is over or the process drains. Raises InvalidTaskError for a bad offset."""
+        ...
+
+    async def schedules(self, queue: str) -> Sequence[ScheduleInfo]:
+        """The schedules of a queue and when they fire."""
         ...
 
     async def stats(self, queue: str) -> QueueStats:

@@ -2,37 +2,31 @@
 """The core that the adapters call."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
 
+from agent_runtime.central.schedules import Plan
+from agent_runtime.central.served import ServedQueue
 from agent_runtime.leader.base import Elector
-from agent_runtime.queue.base import TaskQueue
-from agent_runtime.telemetry.link import Link
-from kubeagents_api.errors import QueueNotFoundError, QueueUnavailableError
-from kubeagents_api.runtime_config import CentralAgentConfig, QueueConfig
-from kubeagents_api.task import InstanceInfo, QueueStats, TaskRecord, TaskRequest
+from agent_runtime.queue.base import Gate
+from agent_runtime.queue.records import new_ids
+from kubeagents_api.errors import QueueNotFoundError
+from kubeagents_api.runtime_config import CentralAgentConfig
+from kubeagents_api.schedule_info import ScheduleInfo
+from kubeagents_api.task import (
+    DeadFilter,
+    InstanceInfo,
+    QueueStats,
+    StreamItem,
+    TaskEvent,
+    TaskRecord,
+    TaskRequest,
+    TaskState,
+)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ServedQueue:
-    """One of the queues of a CentralAgent."""
-
-    config: QueueConfig
-    queue: TaskQueue
-    link: Link
-
-    async def ask(self, call: Awaitable[T]) -> T:
-        """Await a call to the queue, and note whether the queue answered."""
-        try:
-            answer = await call
-        except QueueUnavailableError as error:
-            self.link.failed(error)
-            raise
-        self.link.answered()
-        return answer
 
 
 class Central:
@@ -45,6 +39,7 @@ class Central:
         self._instance = instance
         self._queues: Mapping[str, ServedQueue] = {served.config.name: served for served in queues}
         self._elector = elector
+        self._plans = {name: [Plan.of(found) for found in schedules] for name, schedules in config.schedules.items()}
         self._draining = False
         self._waits: set[asyncio.Timeout] = set()
 
@@ -80,7 +75,7 @@ class Central:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for results."""
+        """How many calls wait for results, events or parts of results."""
         return len(self._waits)
 
     def drain(self) -> None:
@@ -93,6 +88,20 @@ class Central:
     def trouble(self, queue: str) -> str | None:
         """Why the queue does not answer, as last seen."""
         return self._served(queue).link.trouble
+
+    def may_block(self, queue: str) -> bool:
+        """Whether a submission may wait until there is room for it."""
+        return self._served(queue).config.limits.when_full == "Block"
+
+    def named(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[TaskRequest]:
+        """The tasks; those with an idempotency key have an id, so that one can tell whether they were merged."""
+        if self._served(queue).config.shards > 1 or not any(task.idempotency_key and not task.id for task in tasks):
+            return tasks
+        made_up = iter(new_ids(len(tasks)))
+        return [
+            task.model_copy(update={"id": next(made_up)}) if task.idempotency_key and not task.id else task
+            for task in tasks
+        ]
 
     async def submit(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[str]:
         """Queue the tasks, all or none, and return their ids."""
@@ -107,22 +116,60 @@ class Central:
     async def results(self, queue: str, task_ids: Sequence[str], *, timeout_seconds: float) -> Sequence[TaskRecord]:
         """The tasks, once all are final, the time is over, or the process drains."""
         served = self._served(queue)
-        if not self._draining:
-            wait = asyncio.timeout(None)
-            self._waits.add(wait)
-            try:
-                async with wait:
-                    return await served.ask(served.queue.wait(task_ids, timeout_seconds=timeout_seconds))
-            except TimeoutError:
-                pass  # drained
-            finally:
-                self._waits.discard(wait)
-        return await served.ask(served.queue.wait(task_ids, timeout_seconds=0))
+        found = await self._unless_drained(served.ask(served.queue.wait(task_ids, timeout_seconds=timeout_seconds)))
+        return found if found is not None else await served.ask(served.queue.wait(task_ids, timeout_seconds=0))
 
-    async def dead(self, queue: str, *, limit: int) -> Sequence[TaskRecord]:
+    async def cancel(self, queue: str, task_ids: Sequence[str], *, by: str, reason: str) -> Sequence[TaskState]:
+        """End tasks that have not ended, and return the state each is in now."""
+        served = self._served(queue)
+        return await served.ask(served.queue.cancel(task_ids, by=by, reason=reason))
+
+    async def stream(self, queue: str, task_id: str, *, after: str) -> AsyncIterator[StreamItem]:
+        """What a task says, until it has ended or the process drains."""
+        served = self._served(queue)
+        items = served.queue.stream(task_id, after=after)
+        try:
+            while (item := await self._unless_drained(served.ask(anext(items, None)))) is not None:
+                yield item
+        finally:
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+    async def dead(self, queue: str, which: DeadFilter, *, limit: int, after: str) -> Sequence[TaskRecord]:
         """Dead tasks, newest first."""
         served = self._served(queue)
-        return await served.ask(served.queue.list_dead(limit=limit))
+        return await served.ask(served.queue.list_dead(which, limit=limit, after=after))
+
+    async def replay(self, queue: str, which: DeadFilter, *, by: str) -> Sequence[str]:
+        """Queue dead tasks again."""
+        served = self._served(queue)
+        return await served.ask(served.queue.replay(which, by=by))
+
+    async def purge(self, queue: str, which: DeadFilter, *, by: str) -> Sequence[str]:
+        """Remove dead tasks for good."""
+        served = self._served(queue)
+        return await served.ask(served.queue.purge(which, by=by))
+
+    async def set_gate(self, queue: str, gate: Gate, *, shut: bool, by: str) -> None:
+        """Shut a gate of the queue, or open it again."""
+        served = self._served(queue)
+        await served.ask(served.queue.set_gate(gate, shut=shut, by=by))
+
+    async def events(self, queue: str, *, after: str, limit: int, wait_seconds: float) -> Sequence[TaskEvent]:
+        """What happened after the offset; none if the process drains meanwhile."""
+        served = self._served(queue)
+        call = served.queue.events(after=after, limit=limit, wait_seconds=wait_seconds)
+        return await self._unless_drained(served.ask(call)) or []
+
+    async def schedules(self, queue: str) -> Sequence[ScheduleInfo]:
+        """The schedules of a queue."""
+        served = self._served(queue)
+        plans = self._plans.get(queue)
+        if not plans:
+            return []
+        fired = await served.ask(served.queue.fired())
+        now = datetime.fromtimestamp(time.time(), UTC)
+        return [plan.info(queue, fired=fired.get(plan.schedule.name), now=now) for plan in plans]
 
     async def stats(self, queue: str) -> QueueStats:
         """The figures of one queue."""
@@ -137,6 +184,20 @@ class Central:
             *(served.ask(served.queue.instances(timeout_seconds=timeout)) for served in asked)
         )
         return [found for answer in answers for found in answer if agent is None or found.agent == agent]
+
+    async def _unless_drained(self, call: Awaitable[T]) -> T | None:
+        """What the call returns; None if the process drains before."""
+        wait = asyncio.timeout(0 if self._draining else None)
+        self._waits.add(wait)
+        try:
+            async with wait:
+                return await call
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            return None
+        finally:
+            self._waits.discard(wait)
 
     def _served(self, queue: str) -> ServedQueue:
         try:

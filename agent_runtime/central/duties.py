@@ -2,13 +2,14 @@
 """What must be done by one pod only, and is done by the one that leads."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from agent_runtime.central.core import ServedQueue
+from agent_runtime.cancellation import end
+from agent_runtime.central.schedules import Schedules
+from agent_runtime.central.served import ServedQueue
 from agent_runtime.leader.base import Elector
 from kubeagents_api.errors import QueueUnavailableError
 
@@ -21,7 +22,8 @@ _FORGET_AFTER_TIMEOUTS = 10
 class Duties:
     """Does the leader's work whenever this process leads.
 
-    Forgetting a process twice does no harm, so these duties need the elector's word only, not its fencing number.
+    Neither forgetting a process twice nor firing a schedule twice does any harm, so these duties need the elector's
+    word only, not its fencing number.
     """
 
     def __init__(
@@ -29,11 +31,13 @@ class Duties:
         elector: Elector,
         queues: Sequence[ServedQueue],
         *,
+        schedules: Schedules,
         agent_timeout_seconds: float,
         registry: CollectorRegistry,
     ) -> None:
         self._elector = elector
         self._queues = queues
+        self._schedules = schedules
         self._agent_timeout_seconds = agent_timeout_seconds
         leading = Gauge("kubeagents_central_leader", "1 while this process leads.", registry=registry)
         leading.set_function(lambda: float(elector.is_leader))
@@ -43,12 +47,17 @@ class Duties:
         while True:
             term = await self._elector.wait_until_leading()
             _log.info("leading, term %d", term)
-            while self._elector.is_leader:
-                await self._forget_silent()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._agent_timeout_seconds):
-                        await self._elector.wait_until_lost()
+            async with asyncio.TaskGroup() as group:
+                duties = (self._keep_registry(), self._schedules.run())
+                running = [group.create_task(duty) for duty in duties]
+                await self._elector.wait_until_lost()
+                await end(*running)
             _log.info("not leading any more")
+
+    async def _keep_registry(self) -> None:
+        while True:
+            await self._forget_silent()
+            await asyncio.sleep(self._agent_timeout_seconds)
 
     async def _forget_silent(self) -> None:
         silent = self._agent_timeout_seconds * _FORGET_AFTER_TIMEOUTS

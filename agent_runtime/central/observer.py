@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from agent_runtime.central.core import Central, ServedQueue
+from agent_runtime.central.core import Central
+from agent_runtime.central.served import ServedQueue
 from agent_runtime.telemetry.probes import Report
 from kubeagents_api.errors import QueueUnavailableError
 from kubeagents_api.task import InstanceInfo, QueueStats
@@ -51,7 +52,7 @@ class Observer:
         self._looks = Counter(
             "kubeagents_central_looks_total", "Looks at the queues that were answered.", ["queue"], registry=registry
         )
-        waits = Gauge("kubeagents_central_waits", "Calls that wait for results.", registry=registry)
+        waits = Gauge("kubeagents_central_waits", "Calls that wait for results, events or streams.", registry=registry)
         waits.set_function(lambda: central.waiting)
 
     def live(self) -> Report:

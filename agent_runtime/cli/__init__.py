@@ -2,8 +2,11 @@
 """The `kubeagents` command, also installed as `kubectl-agents` so that `kubectl agents …` works.
 
     dev       run manifests in local processes, with a private Redis       submit   give tasks to agents
-    get       agents, queues, tasks, dead tasks                            result   show the results of tasks
-    logs      what agents print                                            version  of this program and of the server
+    get       agents, queues, schedules, tasks, dead tasks                 result   show the results of tasks
+    dead      look at dead tasks, replay or purge them                     watch    what a task says while it runs
+    queue     pause and resume queues, close and open them                 cancel   end tasks
+    logs      what agents print                                            events   what happens in a queue
+                                                                           version  of this program and of the server
 
 One module per command. A command is a thin function: options in, one call of the HTTP API (`api`), rows out (`output`).
 The CLI has no way around the HTTP API of a CentralAgent; it never talks to Redis.

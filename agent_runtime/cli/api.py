@@ -6,6 +6,7 @@ Answers stay dictionaries: a newer server may say more than this version knows, 
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +25,19 @@ BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of JSON in one request, at most, unless a single task is larger."""
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 30.0
-_FINAL = frozenset({"succeeded", "failed", "dead"})
+_SILENCE_SECONDS = 60.0
+"""A stream says something every 15 s, if only that there is nothing new."""
+_PAGE = 1000
+_FINAL = frozenset({"succeeded", "failed", "cancelled", "expired", "dead"})
+
+
+@dataclass(frozen=True)
+class Said:
+    """One thing that came in a stream."""
+
+    data: Json
+    offset: str = ""
+    """Where to go on after it; empty for the end."""
 
 
 def is_final(task: Json) -> bool:
@@ -86,9 +99,70 @@ class Api:
         """Figures of one queue."""
         return self._object("GET", f"v1/queues/{_quoted(name)}")
 
-    def dead(self, queue: str, *, limit: int) -> list[Json]:
-        """Dead tasks of a queue, newest first."""
-        return self._list(f"v1/queues/{_quoted(queue)}/dead?limit={limit}")
+    def cancel(self, queue: str, task_ids: Sequence[str], *, by: str, reason: str) -> list[Json]:
+        """End tasks that have not ended; each one's id and the state it is in now."""
+        body = {"ids": list(task_ids), "reason": reason, "by": by}
+        tasks: list[Json] = self._object("POST", f"v1/queues/{_quoted(queue)}/cancel", body=body)["tasks"]
+        return tasks
+
+    def dead(self, queue: str, *, which: Json, limit: int) -> list[Json]:
+        """Dead tasks of a queue that fit, newest first."""
+        found: list[Json] = []
+        while len(found) < limit:
+            page = min(_PAGE, limit - len(found))
+            query = _query({**which, "limit": page, "cursor": found[-1]["id"] if found else None})
+            tasks = self._list(f"v1/queues/{_quoted(queue)}/dead?{query}")
+            found.extend(tasks)
+            if len(tasks) < page:
+                break
+        return found
+
+    def replay(self, queue: str, selection: Json) -> list[str]:
+        """Queue dead tasks again; their ids."""
+        return self._change_dead(queue, "replay", selection)
+
+    def purge(self, queue: str, selection: Json) -> list[str]:
+        """Remove dead tasks for good; their ids."""
+        return self._change_dead(queue, "purge", selection)
+
+    def _change_dead(self, queue: str, change: str, selection: Json) -> list[str]:
+        answer = self._object("POST", f"v1/queues/{_quoted(queue)}/dead/{change}", body=selection)
+        ids: list[str] = answer["ids"]
+        return ids
+
+    def gate(self, queue: str, change: str, *, by: str) -> Json:
+        """Pause, resume, close or open a queue; who has it paused and closed now."""
+        return self._object("POST", f"v1/queues/{_quoted(queue)}/{change}", body={"by": by})
+
+    def schedules(self, queue: str) -> list[Json]:
+        """The schedules of a queue."""
+        return self._list(f"v1/queues/{_quoted(queue)}/schedules")
+
+    def events(self, queue: str, *, after: str) -> Iterator[Json]:
+        """What has happened in a queue after the offset, and is kept."""
+        while True:
+            query = _query({"after": after, "limit": _PAGE})
+            page = self._object("GET", f"v1/queues/{_quoted(queue)}/events?{query}")
+            if not page["events"]:
+                return
+            yield from page["events"]
+            after = page["next"]
+
+    def follow_events(self, queue: str, *, after: str) -> Iterator[Said]:
+        """What happens in a queue after the offset, without end."""
+        while True:
+            for said in self._stream(f"v1/queues/{_quoted(queue)}/events?{_query({'limit': _PAGE})}", after=after):
+                after = said.offset
+                yield said
+
+    def follow_task(self, queue: str, task_id: str, *, after: str) -> Iterator[Said]:
+        """What a task says after the offset, until it has ended; the last one has the state, and no offset."""
+        while True:
+            for said in self._stream(f"v1/queues/{_quoted(queue)}/tasks/{_quoted(task_id)}/stream", after=after):
+                yield said
+                if not said.offset:
+                    return
+                after = said.offset
 
     def agents(self) -> list[Json]:
         """Every known process of every agent."""
@@ -143,6 +217,27 @@ class Api:
                 raise self._not_ours(f"{method} {path} answered with something that is not JSON") from None
         raise CliError(self._refusal(method, path, response))
 
+    def _stream(self, path: str, *, after: str) -> Iterator[Said]:
+        """One connection's worth of server-sent events; it may end at any time, for example when a pod stops."""
+        import httpx
+
+        headers = {"accept": "text/event-stream", "last-event-id": after}
+        timeout = httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    raise CliError(self._refusal("GET", path, response))
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise self._not_ours(f"GET {path} answered with something that is no event stream")
+                yield from _events(response.iter_lines())
+        except httpx.ConnectError as error:
+            raise CliError(f"cannot reach {self.server.describe()}: {_cause(error)}\n{self.server.advice}") from error
+        except httpx.RemoteProtocolError:
+            return  # cut in the middle: the pod was killed
+        except httpx.HTTPError as error:
+            raise CliError(f"talking to {self.server.describe()} failed: {_cause(error)}") from error
+
     def _refusal(self, method: str, path: str, response: "httpx.Response") -> str:
         """What a 4xx or 5xx means: our API's ErrorBody, or the Kubernetes API server's Status."""
         try:
@@ -173,6 +268,32 @@ def batches(tasks: Sequence[Json]) -> Iterator[list[Json]]:
         size += length
     if batch:
         yield batch
+
+
+def _events(lines: Iterator[str]) -> Iterator[Said]:
+    """Server-sent events, taken apart. Raises CliError for a fault that the server reports."""
+    kind, offset, data = "", "", ""
+    for line in lines:
+        name, _, value = line.partition(": ")
+        match name:
+            case "event":
+                kind = value
+            case "id":
+                offset = value
+            case "data":
+                data = value
+            case "" if not line and data:
+                said = json.loads(data)
+                if kind == "fault":
+                    raise CliError(said["error"])
+                yield Said(said, offset)
+                kind, offset, data = "", "", ""
+
+
+def _query(parameters: Json) -> str:
+    from urllib.parse import urlencode
+
+    return urlencode({key: value for key, value in parameters.items() if value not in (None, "")})
 
 
 def _quoted(segment: str) -> str:

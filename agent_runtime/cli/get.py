@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show agents, queues, tasks and dead tasks."""
+"""Show agents, queues, schedules, tasks and dead tasks."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from agent_runtime.cli import options
+from agent_runtime.cli import dead, options
 from agent_runtime.cli.errors import CliError
 from agent_runtime.cli.options import Format, Target
 
@@ -67,7 +67,8 @@ def queues(
 ) -> None:
     """Show queues: what waits, what runs, what is done.
 
-    SCHEDULED tasks wait for their next attempt; DEAD ones have used up their attempts; FAILED counts the dead, too.
+    SCHEDULED tasks wait for their time, BLOCKED ones for other tasks; UNROUTABLE are queued ones that no agent process
+    takes (-o json has their targets). DEAD ones have used up their attempts; FAILED counts the dead, too.
 
     Examples:
 
@@ -82,9 +83,12 @@ def queues(
     )
     columns = (
         Column("QUEUE", lambda r: r["queue"]),
+        Column("STATE", _gates),
         Column("QUEUED", lambda r: r["queued"], right=True),
         Column("RUNNING", lambda r: r["running"], right=True),
         Column("SCHEDULED", lambda r: r["scheduled"], right=True),
+        Column("BLOCKED", lambda r: r.get("blocked"), right=True, optional=True),
+        Column("UNROUTABLE", lambda r: r.get("unroutable"), right=True, optional=True),
         Column("DEAD", lambda r: r["dead"], right=True),
         Column("SUCCEEDED", lambda r: r["succeededTotal"], right=True),
         Column("FAILED", lambda r: r["failedTotal"], right=True),
@@ -124,9 +128,8 @@ def task(
         show_list(rows, task_columns(), output=output, empty="no tasks")
 
 
-def dead(
+def schedules(
     queue: options.Queue = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How many, at most.")] = 100,
     output: options.Output = Format.TABLE,
     server: options.ServerUrl = None,
     namespace: options.Namespace = None,
@@ -134,28 +137,44 @@ def dead(
     context: options.Context = None,
     kubeconfig: options.Kubeconfig = None,
 ) -> None:
-    """Show dead tasks, newest first: their attempts are used up, and they are kept for inspection.
+    """Show schedules: which tasks are submitted again and again, and when.
 
-    `get task ID` has every failed attempt; `logs AGENT` has what the agent printed.
+    LAST is how long ago the last due time was for which a task was submitted; `get task` shows that task.
 
     Example:
 
-        {prog} get dead --queue tasks
+        {prog} get schedules --queue tasks
     """
-    from agent_runtime.cli.output import Column, age, outcome, show_list
+    from agent_runtime.cli.output import Column, age, show_list, until
 
-    rows = _read(
-        Target(server, namespace, central, context, kubeconfig),
-        lambda api: api.dead(queue or api.default_queue(), limit=limit),
-    )
+    def read(api: Any) -> list[dict[str, Any]]:
+        names = [queue] if queue else [found["queue"] for found in api.queues()]
+        return [found for name in names for found in api.schedules(name)]
+
+    rows = _read(Target(server, namespace, central, context, kubeconfig), read)
     columns = (
-        Column("ID", lambda r: r["id"]),
-        Column("AGENT", lambda r: r.get("agent")),
-        Column("ATTEMPTS", lambda r: f"{r['attempts']}/{r['maxAttempts']}", right=True),
-        Column("DIED", lambda r: age(r.get("finishedAt")), right=True),
-        Column("LAST FAILURE", outcome, flexible=True),
+        Column("QUEUE", lambda r: r["queue"]),
+        Column("SCHEDULE", lambda r: r["name"]),
+        Column("WHEN", _when),
+        Column("STATE", lambda r: "faulty" if r.get("fault") else "suspended" if r.get("suspend") else "active"),
+        Column("NEXT", lambda r: until(r.get("nextDueAt")), right=True),
+        Column("LAST", lambda r: age(r.get("lastDueAt")), right=True),
+        Column("LAST TASK", lambda r: r.get("lastTask"), flexible=True),
+        Column("FAULT", lambda r: r.get("fault"), flexible=True, optional=True),
     )
-    show_list(rows, columns, output=output, empty="there are no dead tasks")
+    show_list(rows, columns, output=output, empty="there are no schedules")
+
+
+def _when(schedule: dict[str, Any]) -> str:
+    if schedule.get("cron"):
+        zone = schedule.get("timeZone")
+        return f"{schedule['cron']}" if zone in (None, "Etc/UTC", "UTC") else f"{schedule['cron']} ({zone})"
+    return f"every {schedule.get('everySeconds')} s"
+
+
+def _gates(queue: dict[str, Any]) -> str:
+    shut = [name for name, holders in (("paused", "pausedBy"), ("closed", "closedBy")) if queue.get(holders)]
+    return ", ".join(shut) or "open"
 
 
 def _read(target: Target, read: Callable[[Any], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -170,6 +189,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], Callable[..., None]], ...] = (
     (("agents", "agent"), agents),
     (("queues", "queue"), queues),
     (("task", "tasks"), task),
-    (("dead",), dead),
+    (("schedules", "schedule"), schedules),
+    (("dead",), dead.list_),
 )
 """What can be shown, with the other names that people type."""

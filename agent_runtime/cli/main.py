@@ -10,14 +10,17 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from agent_runtime.cli import get
+from agent_runtime.cli import dead, get, queue
+from agent_runtime.cli.cancel import cancel
 from agent_runtime.cli.dev.command import DevCommand, dev
 from agent_runtime.cli.errors import CliError
+from agent_runtime.cli.events import events
 from agent_runtime.cli.logs import logs
 from agent_runtime.cli.options import program_name
 from agent_runtime.cli.result import result
 from agent_runtime.cli.submit import submit
 from agent_runtime.cli.version import version
+from agent_runtime.cli.watch import watch
 
 _OVERVIEW = """Run agents from manifests, here or on Kubernetes, and give them tasks.
 
@@ -36,9 +39,13 @@ _COMMANDS: tuple[tuple[Callable[..., None], type[TyperCommand]], ...] = (
     (dev, DevCommand),
     (submit, TyperCommand),
     (result, TyperCommand),
+    (watch, TyperCommand),
+    (cancel, TyperCommand),
+    (events, TyperCommand),
     (logs, TyperCommand),
     (version, TyperCommand),
 )
+_GROUPS = {"get": get, "dead": dead, "queue": queue}
 
 
 def build_app() -> typer.Typer:
@@ -60,13 +67,15 @@ def build_app() -> typer.Typer:
     )
     for function, command_class in _COMMANDS:
         app.command(cls=command_class, help=told(function.__doc__), context_settings=settings)(function)
-    group = typer.Typer(
-        help=told(get.__doc__), no_args_is_help=True, rich_markup_mode="rich", context_settings=settings
-    )
-    for names, function in get.COMMANDS:
-        for position, name in enumerate(names):
-            group.command(name, help=told(function.__doc__), context_settings=settings, hidden=position > 0)(function)
-    app.add_typer(group, name="get")
+    for title, module in _GROUPS.items():
+        group = typer.Typer(
+            help=told(module.__doc__), no_args_is_help=True, rich_markup_mode="rich", context_settings=settings
+        )
+        for names, function in module.COMMANDS:
+            for position, name in enumerate(names):
+                hidden = position > 0
+                group.command(name, help=told(function.__doc__), context_settings=settings, hidden=hidden)(function)
+        app.add_typer(group, name=title)
     return app
 
 

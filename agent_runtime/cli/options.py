@@ -63,6 +63,21 @@ Kubeconfig = Annotated[
 Queue = Annotated[
     str | None, typer.Option("--queue", "-q", metavar="NAME", help="The TaskQueue. [dim]Default: the server's first.")
 ]
+By = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who does it; events show it. [dim]Default: your login name.")
+]
+
+
+def author(by: str | None) -> str:
+    """Who does it: as said, or the user of this machine."""
+    import getpass
+
+    if by is not None:
+        return by
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container with a user id that has no name
+        return f"uid-{os.getuid()}"
 
 
 @dataclass(frozen=True)

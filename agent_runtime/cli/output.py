@@ -19,7 +19,23 @@ Json = dict[str, Any]
 
 PIPE_WIDTH = 100_000
 """Nothing is cut or wrapped where the output is read by a program."""
-_STATE_STYLES = {"succeeded": "green", "failed": "red", "dead": "red", "running": "cyan", "no": "red", "yes": "green"}
+_STATE_STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "dead": "red",
+    "expired": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "started": "cyan",
+    "retrying": "yellow",
+    "lease_expired": "yellow",
+    "paused": "yellow",
+    "closed": "yellow",
+    "suspended": "yellow",
+    "faulty": "red",
+    "no": "red",
+    "yes": "green",
+}
 _SPINNER_SECONDS = 1.0
 
 
@@ -32,6 +48,8 @@ class Column:
     right: bool = False
     flexible: bool = False
     """Cut with an ellipsis where the terminal is too narrow; all others keep their width."""
+    optional: bool = False
+    """Left out where no row has anything in it."""
 
 
 def stdout() -> "Console":
@@ -78,21 +96,34 @@ def _task_fields(task: Json) -> Iterator[tuple[str, str]]:
     yield "id", task["id"]
     yield "state", task["state"]
     yield "queue", task["queue"]
-    for key in ("agent", "type"):
+    for key in ("agent", "capability", "instance", "type", "tenant"):
         if task.get(key):
             yield key, task[key]
+    if task.get("idempotencyKey"):
+        yield "key", task["idempotencyKey"]
     yield "priority", str(task.get("priority"))
     yield "attempts", f"{task.get('attempts')} of {task.get('maxAttempts')}"
     yield "submitted", f"{age(task.get('createdAt'))} ago"
+    if task.get("dependsOn"):
+        waits = f" ({task['waitsFor']} not ended yet)" if task.get("waitsFor") else ""
+        yield "depends on", f"{', '.join(task['dependsOn'])}{waits}"
     if task.get("dueAt"):
-        yield "next attempt", str(task["dueAt"])
+        yield "next attempt", f"{task['dueAt']} ({until(task['dueAt'])})"
+    if task.get("deadline"):
+        yield "deadline", str(task["deadline"])
+    if progress := task.get("progress"):
+        share = f"{progress['fraction']:.0%} " if progress.get("fraction") is not None else ""
+        yield "progress", f"{share}{progress.get('message') or ''}".strip()
+    if task.get("replays"):
+        yield "replayed", f"{task['replays']} times" if task["replays"] > 1 else "once"
     if task.get("worker"):
         yield "worker", task["worker"]
     if duration(task):
         yield "took", duration(task)
     yield "payload", json.dumps(task.get("payload"), ensure_ascii=False)
     for failure in task.get("failures") or ():
-        yield f"failure {failure['attempt']}", f"{failure['code']}: {failure['message']}"
+        label = f"failure {failure['attempt']}" if failure.get("attempt") else "ended"
+        yield label, f"{failure['code']}: {failure['message']}"
     if task["state"] == "succeeded":
         yield "result", json.dumps(task.get("result"), ensure_ascii=False, indent=2)
 
@@ -120,7 +151,11 @@ def duration(task: Json) -> str:
     """How long the last attempt took; empty if it has not ended."""
     if not (task.get("startedAt") and task.get("finishedAt")):
         return ""
-    seconds = (_time(task["finishedAt"]) - _time(task["startedAt"])).total_seconds()
+    return span((_time(task["finishedAt"]) - _time(task["startedAt"])).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """A time that something took."""
     return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.1f}s"
 
 
@@ -128,7 +163,26 @@ def age(timestamp: str | None) -> str:
     """How long ago that was, as kubectl writes it."""
     if not timestamp:
         return ""
-    seconds = max(0, int((datetime.now(UTC) - _time(timestamp)).total_seconds()))
+    return _short((datetime.now(UTC) - _time(timestamp)).total_seconds())
+
+
+def until(timestamp: str | None) -> str:
+    """How long it is until then."""
+    return f"in {_short((_time(timestamp) - datetime.now(UTC)).total_seconds())}" if timestamp else ""
+
+
+def clock_time(timestamp: str) -> str:
+    """The time of day here, to the millisecond."""
+    return _time(timestamp).astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def state_style(state: str) -> str:
+    """How a state or an event is coloured."""
+    return _STATE_STYLES.get(state, "")
+
+
+def _short(seconds: float) -> str:
+    seconds = max(0, int(seconds))
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "m"), (172800, 3600, "h")):
         if seconds < limit:
             return f"{seconds // size}{unit}"
@@ -154,6 +208,7 @@ def _table(rows: Sequence[Json], columns: Sequence[Column]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    columns = [column for column in columns if not column.optional or any(column.cell(row) for row in rows)]
     for column in columns:
         # A fixed minimum keeps rich from squeezing the columns that must stay readable.
         width = max(len(column.header), *(len(_cell(column, row)) for row in rows))

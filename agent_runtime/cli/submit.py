@@ -3,14 +3,26 @@
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from agent_runtime.cli import options
+from agent_runtime.cli import options, times
 from agent_runtime.cli.errors import EXIT_USAGE, CliError
 from agent_runtime.cli.options import Format, Target, program_name
+
+_WHO = "Who does it, and for whom"
+_WHEN = "When"
+
+
+class ParentFailure(StrEnum):
+    """What happens once a task that this one depends on ends without success."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    RUN = "run"
 
 
 def submit(
@@ -28,7 +40,10 @@ def submit(
     ] = None,
     queue: options.Queue = None,
     agent: Annotated[
-        str | None, typer.Option("--agent", "-a", metavar="NAME", help="The Agent. [dim]Default: any of the queue.")
+        str | None,
+        typer.Option(
+            "--agent", "-a", metavar="NAME", help="The Agent. [dim]Default: any of the queue.", rich_help_panel=_WHO
+        ),
     ] = None,
     kind: Annotated[
         str, typer.Option("--type", "-t", metavar="WORD", help="A word for the handler, to tell kinds of work apart.")
@@ -46,6 +61,47 @@ def submit(
     task_id: Annotated[
         str | None,
         typer.Option("--id", metavar="ID", help="Name of the task; the same name is refused twice."),
+    ] = None,
+    capability: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the Agent must be able to do.", rich_help_panel=_WHO)
+    ] = None,
+    instance: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The one agent process, a pod's name.", rich_help_panel=_WHO)
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose task it is; tenants take turns.", rich_help_panel=_WHO)
+    ] = None,
+    delay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPAN", help="How long it waits before the first attempt: 90s, 5m, 2h, 1d.", rich_help_panel=_WHEN
+        ),
+    ] = None,
+    not_before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When the first attempt may begin: 2026-05-01T18:00.", rich_help_panel=_WHEN),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When it expires: 2026-05-01T18:00, or 2h from now.", rich_help_panel=_WHEN),
+    ] = None,
+    depends_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="A task that must end first. May be given several times.", rich_help_panel=_WHEN
+        ),
+    ] = None,
+    on_parent_failure: Annotated[
+        ParentFailure | None,
+        typer.Option(
+            help="What happens if one of them ends without success. [dim]Default: fail.", rich_help_panel=_WHEN
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Name of what is to be done: while a task with it is known, no second one is queued."
+        ),
     ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", "-w", help="Wait for the results and print them; exit 1 if a task failed.")
@@ -66,14 +122,28 @@ def submit(
         {prog} submit '{"text": "hello"}' --agent echo --wait
         {prog} submit --file tasks.jsonl --priority 9
         seq 100 | {prog} submit --file - --wait -o json
+        {prog} submit '"report"' --depends-on invoice-1 --depends-on invoice-2 --deadline 2h
     """
     payloads = _payloads(payload, file)
     if task_id is not None and len(payloads) > 1:
         raise CliError(f"--id names one task, but the input has {len(payloads)}: leave it out", exit_code=EXIT_USAGE)
+    if key is not None and len(payloads) > 1:
+        raise CliError(
+            f"--key would merge all {len(payloads)} tasks of the input into one: leave it out", exit_code=EXIT_USAGE
+        )
     common = {
         "id": task_id,
         "queue": queue,
         "agent": agent,
+        "capability": capability,
+        "instance": instance,
+        "tenant": tenant,
+        "delaySeconds": None if delay is None else times.seconds("--delay", delay),
+        "notBefore": None if not_before is None else times.moment("--not-before", not_before),
+        "deadline": None if deadline is None else times.moment("--deadline", deadline),
+        "dependsOn": depends_on or None,
+        "onParentFailure": None if on_parent_failure is None else on_parent_failure.value.capitalize(),
+        "idempotencyKey": key,
         "type": kind or None,
         "priority": priority,
         "timeoutSeconds": timeout,
@@ -108,8 +178,13 @@ def _run(tasks: list[dict[str, Any]], *, target: Target, wait: bool, output: For
                 raise
             raise CliError(f"{error}\n{len(ids)} of {len(tasks)} tasks had been queued before that") from error
         queue = answer["queue"]
-        many = f"{len(ids)} tasks are" if len(ids) > 1 else "1 task is"
-        say.print(f"{many} on queue {queue}", style="dim")
+        if answer.get("merged") and len(tasks) == 1:
+            say.print(f"merged with an earlier task of the same key on queue {queue}", style="yellow")
+        else:
+            many = f"{len(ids)} tasks are" if len(ids) > 1 else "1 task is"
+            state = answer.get("state")
+            where = f", {state}" if state in ("scheduled", "blocked") else ""
+            say.print(f"{many} on queue {queue}{where}", style="dim")
         if wait:
             _wait_and_show(api, queue, ids, output=output)
             return

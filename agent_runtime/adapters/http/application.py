@@ -13,15 +13,36 @@ from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.http import errors
 from agent_runtime.adapters.http.models import (
     AgentOverview,
+    Author,
+    CancelledTasks,
+    CancelRequest,
     CentralStatus,
+    DeadSelection,
+    Events,
+    Gates,
     Results,
     ResultsRequest,
+    StreamEnd,
     SubmittedBatch,
     SubmittedTask,
+    TaskIds,
+    TaskInState,
 )
 from agent_runtime.adapters.http.operations import Operations
+from agent_runtime.adapters.http.steering import Steering
+from agent_runtime.adapters.http.streams import EVENT_STREAM, JSON_LINES, Streams
 from agent_runtime.telemetry.metrics import RUNTIME_VERSION
-from kubeagents_api.task import BatchRequest, ErrorBody, InstanceInfo, QueueStats, TaskRecord, TaskRequest
+from kubeagents_api.schedule_info import ScheduleInfo
+from kubeagents_api.task import (
+    BatchRequest,
+    ErrorBody,
+    InstanceInfo,
+    QueueStats,
+    StreamItem,
+    TaskEvent,
+    TaskRecord,
+    TaskRequest,
+)
 
 _REF = "#/components/schemas/{model}"
 _PAGE_POLICY = (
@@ -30,12 +51,22 @@ _PAGE_POLICY = (
 _MEANINGS = {
     400: "The request is malformed; the sentence names the field.",
     404: "There is no such queue, task or agent.",
-    409: "A task with this id exists already.",
+    409: "A task with this id exists already, or the queue is closed to new tasks; the code says which.",
     413: "The body, or the payload of a task, is too large.",
     415: "The body is not said to be JSON.",
+    429: "The queue has as many tasks as it may; Retry-After says when to try again.",
     503: "The queue's Redis does not answer; Retry-After says when to try again.",
 }
 _TASK_EXAMPLE = {"type": "count-words", "payload": {"text": "to be or not to be"}, "priority": 5}
+
+_SELECTION_EXAMPLE = {"filter": {"agent": "billing", "code": "TIMEOUT"}, "by": "maria"}
+_AUTHOR_EXAMPLE = {"by": "maria"}
+_CHANGES = (400, 404, 413, 415, 503)
+"""What may be wrong with a request that changes a queue."""
+_BODIES: tuple[type[BaseModel], ...] = (
+    TaskRequest, BatchRequest, ResultsRequest, CancelRequest, DeadSelection, Author,
+)  # fmt: skip
+_STREAMED: tuple[type[BaseModel], ...] = (StreamItem, StreamEnd, TaskEvent)
 
 Endpoint = Callable[..., Coroutine[Any, Any, Response]]
 
@@ -51,7 +82,7 @@ def build(core: Core) -> FastAPI:
         redirect_slashes=False,
     )
     errors.install(app)
-    operations = Operations(core)
+    operations, steering, streams = Operations(core), Steering(core), Streams(core)
 
     def add(
         method: str,
@@ -63,12 +94,19 @@ def build(core: Core) -> FastAPI:
         refusals: tuple[int, ...],
         body: type[BaseModel] | None = None,
         example: dict[str, Any] | None = None,
+        streams_as: dict[str, tuple[type[BaseModel], ...]] | None = None,
     ) -> None:
         responses: dict[int | str, dict[str, Any]] = {
-            **{status: {"model": model} for status, model in answers.items()},
+            **{status: {"model": model} if model else {} for status, model in answers.items()},
             **{status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in refusals},
             "default": {"model": ErrorBody, "description": "Every other error has the same form."},
         }
+        if streams_as is not None:
+            responses[200]["content"] = {
+                kind: {"schema": {"anyOf": [{"$ref": _REF.format(model=model.__name__)} for model in models]}}
+                for kind, models in streams_as.items()
+            }
+            responses[200]["description"] = "Items as they come."
         app.add_api_route(
             path,
             endpoint,
@@ -85,12 +123,12 @@ def build(core: Core) -> FastAPI:
 
     add(
         "POST", "/v1/tasks", operations.submit,
-        tag="tasks", answers={201: SubmittedTask}, refusals=(400, 404, 409, 413, 415, 503),
+        tag="tasks", answers={201: SubmittedTask, 200: SubmittedTask}, refusals=(400, 404, 409, 413, 415, 429, 503),
         body=TaskRequest, example=_TASK_EXAMPLE,
     )  # fmt: skip
     add(
         "POST", "/v1/tasks/batch", operations.submit_batch,
-        tag="tasks", answers={201: SubmittedBatch}, refusals=(400, 404, 409, 413, 415, 503),
+        tag="tasks", answers={201: SubmittedBatch}, refusals=(400, 404, 409, 413, 415, 429, 503),
         body=BatchRequest, example={"tasks": [_TASK_EXAMPLE, {"payload": {"text": "that is the question"}}]},
     )  # fmt: skip
     add(
@@ -106,11 +144,46 @@ def build(core: Core) -> FastAPI:
         tag="tasks", answers={200: Results}, refusals=(400, 404, 413, 415, 503),
         body=ResultsRequest, example={"ids": ["invoice-1", "invoice-2"], "timeoutSeconds": 30},
     )  # fmt: skip
+    add(
+        "GET", "/v1/queues/{queue}/tasks/{task}/stream", streams.stream,
+        tag="tasks", answers={200: None}, refusals=(400, 404, 503),
+        streams_as={EVENT_STREAM: (StreamItem, StreamEnd), JSON_LINES: (StreamItem, StreamEnd)},
+    )  # fmt: skip
+    add(
+        "DELETE", "/v1/queues/{queue}/tasks/{task}", steering.cancel_task,
+        tag="tasks", answers={200: TaskInState}, refusals=(400, 404, 503),
+    )  # fmt: skip
+    add(
+        "POST", "/v1/queues/{queue}/cancel", steering.cancel_tasks,
+        tag="tasks", answers={200: CancelledTasks}, refusals=_CHANGES,
+        body=CancelRequest, example={"ids": ["invoice-1", "invoice-2"], "reason": "wrong month", "by": "maria"},
+    )  # fmt: skip
     add("GET", "/v1/queues", operations.queues, tag="queues", answers={200: list[QueueStats]}, refusals=(503,))
     add("GET", "/v1/queues/{queue}", operations.queue, tag="queues", answers={200: QueueStats}, refusals=(404, 503))
     add(
         "GET", "/v1/queues/{queue}/dead", operations.dead,
         tag="queues", answers={200: list[TaskRecord]}, refusals=(400, 404, 503),
+    )  # fmt: skip
+    add(
+        "POST", "/v1/queues/{queue}/dead/replay", steering.replay_dead,
+        tag="queues", answers={200: TaskIds}, refusals=_CHANGES, body=DeadSelection, example=_SELECTION_EXAMPLE,
+    )  # fmt: skip
+    add(
+        "POST", "/v1/queues/{queue}/dead/purge", steering.purge_dead,
+        tag="queues", answers={200: TaskIds}, refusals=_CHANGES, body=DeadSelection, example=_SELECTION_EXAMPLE,
+    )  # fmt: skip
+    for endpoint in (steering.pause, steering.resume, steering.close, steering.open):
+        add(
+            "POST", f"/v1/queues/{{queue}}/{endpoint.__name__}", endpoint,
+            tag="queues", answers={200: Gates}, refusals=_CHANGES, body=Author, example=_AUTHOR_EXAMPLE,
+        )  # fmt: skip
+    add(
+        "GET", "/v1/queues/{queue}/events", streams.events,
+        tag="queues", answers={200: Events}, refusals=(400, 404, 503), streams_as={EVENT_STREAM: (TaskEvent,)},
+    )  # fmt: skip
+    add(
+        "GET", "/v1/queues/{queue}/schedules", operations.schedules,
+        tag="queues", answers={200: list[ScheduleInfo]}, refusals=(404, 503),
     )  # fmt: skip
     add(
         "GET",
@@ -141,9 +214,9 @@ def _complete_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas: dict[str, Any] = document["components"]["schemas"]
-        models = (TaskRequest, BatchRequest, ResultsRequest)
-        _, bodies = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
-        for name, schema in bodies["$defs"].items():
+        _, bodies = models_json_schema([(model, "validation") for model in _BODIES], ref_template=_REF)
+        _, streamed = models_json_schema([(model, "serialization") for model in _STREAMED], ref_template=_REF)
+        for name, schema in (bodies["$defs"] | streamed["$defs"]).items():
             schemas.setdefault(name, schema)
         return document
 

@@ -2,6 +2,7 @@
 """From errors to answers. This table is the whole of it."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from kubeagents_api.errors import (
     KubeagentsError,
     PayloadTooLargeError,
     PermanentError,
+    QueueClosedError,
+    QueueFullError,
     QueueNotFoundError,
     QueueUnavailableError,
     TaskNotFoundError,
@@ -25,14 +28,14 @@ _log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 2
 
-# The first class that fits decides.
+# The first class that fits decides. What may work later is below: it says when to try again.
 _STATUS: tuple[tuple[type[KubeagentsError], int], ...] = (
     (PayloadTooLargeError, 413),
     (DuplicateTaskError, 409),
     (InvalidTaskError, 400),
     (TaskNotFoundError, 404),
     (QueueNotFoundError, 404),
-    (QueueUnavailableError, 503),
+    (QueueClosedError, 409),
 )
 
 
@@ -83,9 +86,11 @@ def _on_ours(request: Request, error: Exception) -> Response:
     match error:
         case RefusedError():
             return answer(error.status, error.code, str(error), details=error.details)
-        case QueueUnavailableError():
-            headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
-            return answer(503, error.code, f"{error}; try again in {RETRY_AFTER_SECONDS} s", headers=headers)
+        case QueueUnavailableError() | QueueFullError():
+            seconds = max(1, math.ceil(error.delay or RETRY_AFTER_SECONDS))
+            status = 429 if isinstance(error, QueueFullError) else 503
+            text = f"{error}; try again in {seconds} s"
+            return answer(status, error.code, text, headers={"retry-after": str(seconds)})
         case KubeagentsError():
             details = {"field": error.field} if isinstance(error, InvalidTaskError) else {}
             for kind, status in _STATUS:
