@@ -2,6 +2,7 @@
 """The way to the server: URL, connections, repeats, and the translation of Redis' errors into ours."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, RedisError
+from redis.exceptions import AskError, RedisError, ResponseError, TryAgainError
 
 from agent_runtime.queue.faults import AUTH_ERRORS as AUTH_ERRORS
 from agent_runtime.queue.faults import PASSING_ERRORS, passes, read_only, redirected, refused
@@ -29,9 +30,18 @@ PATIENCE_SECONDS: Final = 5.0
 """How long a command is repeated before the caller is told. Long enough for most restarts and failovers."""
 MAX_CONNECTIONS: Final = 32
 """Commands in flight of one queue object; further ones wait for a free connection."""
+WAIT_MS: Final = 1000
+"""The longest wait for the replicas' confirmation, where the URL wants it; then the command is repeated."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 0.5
+
+
+class CommandPool(BlockingConnectionPool):
+    """Connections for commands that do not block."""
+
+    wait_replicas = 0
+    """How many replicas must have what a command has written before it counts as carried out."""
 
 
 async def execute(client: Redis, *command: str | bytes | int) -> Any:
@@ -42,32 +52,49 @@ async def execute(client: Redis, *command: str | bytes | int) -> Any:
     """
     pool = client.connection_pool
     packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means a tuple of any length
+    replicas = pool.wait_replicas if isinstance(pool, CommandPool) else 0
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     try:
-        await connection.send_packed_command(packed)
-        return await connection.read_response()
+        if not replicas:
+            await connection.send_packed_command(packed)
+            return await connection.read_response()
+        wait = hiredis.pack_command(("WAIT", replicas, WAIT_MS))  # type: ignore[arg-type]  # as above
+        await connection.send_packed_command(packed + wait)
+        try:
+            answer = await connection.read_response()
+        except ResponseError:
+            with contextlib.suppress(RedisError, OSError):  # the first error is the one that matters
+                await connection.read_response()
+            raise
+        confirmed = await connection.read_response()
     finally:
         await pool.release(connection)
+    if confirmed < replicas:
+        raise TryAgainError(
+            f"{confirmed} of {replicas} replicas have confirmed a command within {WAIT_MS / 1000:g} s "
+            "(wait_replicas in the URL)"
+        )
+    return answer
 
 
 class Server:
     """The Redis or Valkey server that one queue is on, wherever that is at the time. Connects when first used."""
 
-    def __init__(self, url: str, *, longest_block_seconds: float, key: str = "") -> None:
+    def __init__(self, url: str, *, longest_block_seconds: float, key: str) -> None:
         """`key` is any key of the queue; its hash tag tells which node of a cluster serves it."""
         target = parse_url(url)
         locator = locator_for(target, key)
         self._route = None if locator is None else Route(locator)
         self._place = target.path or str(target.nodes[0])
         options = self._options(target)
-        self.commands = Redis(
-            connection_pool=BlockingConnectionPool(
-                max_connections=MAX_CONNECTIONS,
-                timeout=SOCKET_TIMEOUT_SECONDS,
-                socket_timeout=SOCKET_TIMEOUT_SECONDS,
-                **options,
-            )
+        pool = CommandPool(
+            max_connections=MAX_CONNECTIONS,
+            timeout=SOCKET_TIMEOUT_SECONDS,
+            socket_timeout=SOCKET_TIMEOUT_SECONDS,
+            **options,
         )
+        pool.wait_replicas = target.wait_replicas
+        self.commands = Redis(connection_pool=pool)
         # Commands that block, and subscriptions. They do not take connections away from the others.
         self.blocking = Redis(
             connection_pool=ConnectionPool(socket_timeout=longest_block_seconds + SOCKET_TIMEOUT_SECONDS, **options)

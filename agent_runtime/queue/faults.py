@@ -43,8 +43,8 @@ def refused(error: Exception) -> bool:
 
 def read_only(error: Exception) -> bool:
     """Whether it is a replica that we have written to."""
-    # Redis 6.2 wraps the errors of commands inside of scripts.
-    return isinstance(error, ReadOnlyError) or "-READONLY" in str(error)
+    # Redis 6.2 wraps the errors of commands inside of scripts. The other words are what WAIT says.
+    return isinstance(error, ReadOnlyError) or any(word in str(error) for word in ("-READONLY", "replica instances"))
 
 
 def redirected(error: Exception) -> bool:

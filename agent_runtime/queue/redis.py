@@ -77,7 +77,7 @@ class RedisTaskQueue:
         self.name = config.name
         self._config = config
         keys = Keys(config.namespace, config.name)
-        server = Server(url, longest_block_seconds=LONGEST_BLOCK_SECONDS)
+        server = Server(url, longest_block_seconds=LONGEST_BLOCK_SECONDS, key=keys.name("records"))
         self._calls = Calls(config, keys, server, BoundScripts(keys))
         self._blobs = BlobStore(self._calls)
         self._submitter = Submitter(self._calls, self._blobs)

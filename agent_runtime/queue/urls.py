@@ -4,6 +4,7 @@
 Messages never show the URL or a part of it that may be a password.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -34,6 +35,7 @@ _KINDS: Final[dict[str, tuple[Kind, str]]] = {
 }
 _TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"})
 _SENTINEL_OPTIONS: Final = frozenset({"sentinel_password", "sentinel_username"})
+_WAIT_REPLICAS: Final = re.compile("[0-9]")
 _CERT_REQS: Final = ("none", "optional", "required")
 
 
@@ -65,6 +67,8 @@ class RedisUrl:
     sentinel_login: dict[str, str] = field(default_factory=dict, repr=False)
     """The same of the Sentinels; they are not asked for the servers' password."""
     tls_options: dict[str, Any] = field(default_factory=dict, repr=False)
+    wait_replicas: int = 0
+    """Replicas that must have a change before it is acknowledged."""
 
 
 def parse_url(url: str) -> RedisUrl:
@@ -118,6 +122,7 @@ def parse_url(url: str) -> RedisUrl:
             for name, value in options.items()
             if name in _TLS_OPTIONS
         },
+        wait_replicas=int(options.get("wait_replicas", "0")),
     )
 
 
@@ -146,7 +151,9 @@ def _database(text: str, shape: str) -> int:
 
 
 def _options(query: dict[str, list[str]], *, kind: Kind, tls: bool, rest: str, shape: str) -> dict[str, str]:
-    allowed = frozenset(("db",)) if kind == "unix" else _TLS_OPTIONS if tls else frozenset()
+    allowed = frozenset(("db",)) if kind == "unix" else frozenset(("wait_replicas",))
+    if tls:
+        allowed |= _TLS_OPTIONS
     if kind == "sentinel":
         allowed |= _SENTINEL_OPTIONS
     unknown = sorted(query.keys() - allowed)
@@ -164,4 +171,6 @@ def _options(query: dict[str, list[str]], *, kind: Kind, tls: bool, rest: str, s
         raise RedisUrlError("ssl_check_hostname in the Redis URL must be true or false")
     if options.get("ssl_cert_reqs", "required") not in _CERT_REQS:
         raise RedisUrlError(f"ssl_cert_reqs in the Redis URL must be one of {', '.join(_CERT_REQS)}")
+    if not _WAIT_REPLICAS.fullmatch(options.get("wait_replicas", "0")):
+        raise RedisUrlError("wait_replicas in the Redis URL must be a number from 0 to 9")
     return options
