@@ -42,6 +42,32 @@ REFUSED = [
         "storageClassName needs type PersistentVolumeClaim: remove it or change the type",
     ),
     (workload.queue(maxPayloadBytes=1), "spec.maxPayloadBytes"),
+    (workload.queue(taskTtlSeconds=-1), "spec.taskTtlSeconds"),
+    (workload.queue(limits={"maxDepth": -1}), "spec.limits.maxDepth"),
+    (workload.queue(limits={"rate": {"tasks": 0}}), "spec.limits.rate.tasks"),
+    (workload.queue(limits={"whenFull": "Block"}), "limits.whenFull needs limits.maxDepth: set it, or remove whenFull"),
+    (workload.queue(shards=0), "spec.shards"),
+    (workload.queue(schedules=[{"everySeconds": 5}]), "spec.schedules[0].name"),
+    (workload.queue(schedules=[{"name": "tick"}]), "schedule needs exactly one of cron and everySeconds"),
+    (
+        workload.queue(schedules=[{"name": "tick", "cron": "* * * * *", "everySeconds": 5}]),
+        "schedule needs exactly one of cron and everySeconds",
+    ),
+    (workload.queue(schedules=[{"name": "tick", "everySeconds": -5}]), "spec.schedules[0].everySeconds"),
+    (
+        workload.queue(schedules=[{"name": "tick", "cron": "every day"}]),
+        "cron needs five fields (minute, hour, day of month, month, day of week), for example 30 6 * * 1-5",
+    ),
+    (
+        workload.queue(schedules=[{"name": "tick", "everySeconds": 5}, {"name": "tick", "everySeconds": 6}]),
+        "schedules has a name twice: give each schedule a name of its own",
+    ),
+    (
+        workload.queue(schedules=[{"name": "tick", "everySeconds": 5, "task": {"agent": "a", "capability": "b"}}]),
+        "task needs at most one of agent and capability",
+    ),
+    (workload.agent(capabilities=["ocr", "ocr"]), "capabilities names one twice: list each once"),
+    (workload.agent(batch={"maxTasks": 0}), "spec.batch.maxTasks"),
 ]
 
 
@@ -53,5 +79,16 @@ def test_a_bad_manifest_is_refused_with_its_message(cluster: Cluster, manifest: 
 
 
 def test_the_good_twins_of_these_manifests_are_accepted(cluster: Cluster) -> None:
-    for manifest in (workload.agent(), workload.central_agent(), workload.queue()):
+    schedules = [
+        {"name": "tick", "everySeconds": 5, "task": {"payload": {"any": [1, None, {"json": True}]}, "agent": "worker"}},
+        {"name": "nightly", "cron": "30 6 * * 1-5", "timeZone": "Europe/Berlin", "concurrencyPolicy": "Forbid"},
+    ]
+    limits = {"maxDepth": 10, "whenFull": "Block", "rate": {"tasks": 5}, "perTenant": {"concurrency": 1}}
+    for manifest in (
+        workload.agent(),
+        workload.agent(capabilities=["ocr", "translate"], batch={"maxTasks": 8, "waitSeconds": 0.5}),
+        workload.central_agent(),
+        workload.queue(),
+        workload.queue(schedules=schedules, limits=limits, shards=4, paused=True, closed=True, taskTtlSeconds=60),
+    ):
         cluster.kubectl("-n", "default", "apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(manifest))

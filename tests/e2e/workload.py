@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small system to test on: a queue, agents that run the given code, a central agent; and 1,000 checked tasks."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import yaml
 
 from tests.support.cluster import Cluster, Object
 
@@ -119,7 +119,7 @@ class Workload:
 
 def deploy(cluster: Cluster, namespace: str, *manifests: Object) -> None:
     """Apply the manifests and wait until every one is Ready."""
-    cluster.apply(namespace, yaml.safe_dump_all(manifests))
+    cluster.apply(namespace, "\n---\n".join(json.dumps(manifest) for manifest in manifests))
     for manifest in manifests:
         if manifest["apiVersion"] == API_VERSION:
             name = manifest["metadata"]["name"]

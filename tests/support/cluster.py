@@ -74,7 +74,8 @@ class Cluster:
             if isinstance(manifest, Path):
                 printed.append(self.kubectl("-n", namespace, "apply", "-f", manifest))
             else:
-                text = manifest if isinstance(manifest, str) else yaml.safe_dump(manifest)
+                # JSON, because kubectl reads more words of YAML as true and false than PyYAML writes quotes around.
+                text = manifest if isinstance(manifest, str) else json.dumps(manifest)
                 printed.append(self.kubectl("-n", namespace, "apply", "-f", "-", input=text))
         return "".join(printed)
 

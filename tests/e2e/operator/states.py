@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What these tests ask a cluster again and again."""
 
+import re
 from collections.abc import Iterable
 
 from tests.support.cluster import Cluster, Object
@@ -26,6 +27,14 @@ def event_reasons(cluster: Cluster, namespace: str, target: str) -> list[str]:
         "-n", namespace, "events", f"--for={target}", "-o", "jsonpath={range .items[*]}{.reason}{' '}{end}"
     )
     return printed.split()
+
+
+def columns(cluster: Cluster, namespace: str, target: str) -> dict[str, str]:
+    """What `kubectl get -o wide` shows of an object, by column."""
+    head, row = cluster.kubectl("-n", namespace, "get", target, "-o", "wide").splitlines()
+    starts = [match.start() for match in re.finditer(r"\S+", head)]
+    ends = [*starts[1:], None]
+    return {head[start:end].strip(): row[start:end].strip() for start, end in zip(starts, ends, strict=True)}
 
 
 def versions(objects: Iterable[Object]) -> dict[str, str]:
