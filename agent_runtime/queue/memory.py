@@ -236,15 +236,15 @@ class MemoryTaskQueue:
         return [task.record(queue=self.name) for task in tasks[:limit]]
 
     async def replay(self, which: DeadFilter, *, by: str) -> list[str]:
-        """See TaskQueue.replay. What died first goes first."""
-        tasks = self._ledger.dead(which)[::-1]
+        """See TaskQueue.replay. In the order of the ids, if the filter names them; else what died first goes first."""
+        tasks = self._ledger.chosen_dead(which)
         for task in tasks:
             self._ledger.replay(task, by=by)
         return [task.id for task in tasks]
 
     async def purge(self, which: DeadFilter, *, by: str) -> list[str]:
         """See TaskQueue.purge."""
-        tasks = self._ledger.dead(which)[::-1]
+        tasks = self._ledger.chosen_dead(which)
         for task in tasks:
             self._ledger.purge(task, by=by)
         return [task.id for task in tasks]

@@ -355,6 +355,14 @@ class Ledger:
         meant = matcher(which)
         return sorted((task for task in self.tasks.values() if task.state is TaskState.DEAD and meant(task)), key=death)
 
+    def chosen_dead(self, which: DeadFilter) -> list[StoredTask]:
+        """Dead tasks in the order of the filter's ids; oldest first if it has none."""
+        tasks = self.dead(which)[::-1]
+        if which.ids is None:
+            return tasks
+        order = {task_id: index for index, task_id in enumerate(which.ids)}
+        return sorted(tasks, key=lambda task: order[task.id])
+
     def replay(self, task: StoredTask, *, by: str) -> None:
         """Queue a dead task again."""
         task.attempts = 0

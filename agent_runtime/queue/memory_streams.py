@@ -71,9 +71,9 @@ class Said:
         )
 
     def after(self, offset: Offset) -> list[tuple[Offset, StreamItem]]:
-        """What came after the offset; a gap first, if some of that is not kept any more."""
+        """What came after the offset; a gap first, if the offset is one from which on not all is kept."""
         found = [entry for entry in self.items if entry[0] > offset]
-        if self.dropped is not None and offset < self.dropped:
+        if self.dropped is not None and BEGINNING < offset < self.dropped:
             first = found[0][1]
             gap = StreamItem(offset=text_of(self.dropped), attempt=first.attempt, at=first.at, kind="gap")
             found.insert(0, (self.dropped, gap))

@@ -2,6 +2,7 @@
 """Tasks come in all together or not at all, each once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ async def test_submitting_nothing_queues_nothing(queue: TaskQueue) -> None:
 
 
 async def test_a_record_tells_all_that_was_submitted(queue: TaskQueue) -> None:
-    payload = {"text": 'a "quoted" ,"payload": ✓', "n": [1, 2.5, None, True], "deep": [[[{}]]]}
+    payload: dict[str, Any] = {"text": 'a "quoted" ,"payload": ✓', "n": [1, 2.5, None, True], "deep": [[[{}]]]}
     (task_id,) = await queue.submit(
         tasks(
             payload,

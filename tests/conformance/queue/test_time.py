@@ -3,6 +3,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,10 @@ async def test_a_waiting_task_expires_at_its_deadline(
     queue: TaskQueue, pass_time: PassTime, now: Now, state: TaskState
 ) -> None:
     await submit(queue, "parent", id="parent", agent="count")
-    extras = {TaskState.SCHEDULED: {"delay_seconds": 60}, TaskState.BLOCKED: {"depends_on": ["parent"]}}
+    extras: dict[TaskState, dict[str, Any]] = {
+        TaskState.SCHEDULED: {"delay_seconds": 60},
+        TaskState.BLOCKED: {"depends_on": ["parent"]},
+    }
     deadline = now() + timedelta(seconds=SHORT)
     (task_id,) = await submit(queue, "work", deadline=deadline, **extras.get(state, {}))
     record = await queue.get(task_id)
