@@ -10,10 +10,10 @@ from typing import Any, Final, TypeVar
 
 import hiredis
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import AskError, ConnectionError, RedisError, ResponseError, TryAgainError
 
 from agent_runtime.queue.faults import AUTH_ERRORS as AUTH_ERRORS
 from agent_runtime.queue.faults import PASSING_ERRORS, passes, read_only, redirected, refused
@@ -56,10 +56,10 @@ async def execute(client: Redis, *command: str | bytes | int) -> Any:
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     try:
         if not replicas:
-            await connection.send_packed_command(packed)
+            await _send(connection, packed)
             return await connection.read_response()
         wait = hiredis.pack_command(("WAIT", replicas, WAIT_MS))  # type: ignore[arg-type]  # as above
-        await connection.send_packed_command(packed + wait)
+        await _send(connection, packed + wait)
         try:
             answer = await connection.read_response()
         except ResponseError:
@@ -75,6 +75,14 @@ async def execute(client: Redis, *command: str | bytes | int) -> Any:
             "(wait_replicas in the URL)"
         )
     return answer
+
+
+async def _send(connection: AbstractConnection, packed: bytes) -> None:
+    try:
+        await connection.send_packed_command(packed)
+    except RuntimeError as error:
+        # What uvloop says of a connection that has just broken, where asyncio would let us notice when we read.
+        raise ConnectionError(f"the connection is closed: {error}") from error
 
 
 class Server:
