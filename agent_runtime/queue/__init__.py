@@ -50,7 +50,19 @@ What it looks like in Redis
     Large jobs are cut: 10,000 tasks in a submission, 128 MiB in any call.
 """
 
-from agent_runtime.queue.base import Beat, Claim, Failed, Outcome, StorageInfo, Succeeded, TaskQueue, Worker
+from agent_runtime.queue.base import (
+    Beat,
+    Claim,
+    Failed,
+    Gate,
+    Outcome,
+    Partial,
+    Progress,
+    StorageInfo,
+    Succeeded,
+    TaskQueue,
+    Worker,
+)
 from agent_runtime.queue.redis import RedisTaskQueue
 from kubeagents_api.runtime_config import QueueConfig
 
@@ -58,7 +70,10 @@ __all__ = [
     "Beat",
     "Claim",
     "Failed",
+    "Gate",
     "Outcome",
+    "Partial",
+    "Progress",
     "StorageInfo",
     "Succeeded",
     "TaskQueue",

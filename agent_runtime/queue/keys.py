@@ -79,7 +79,7 @@ class Keys:
     key:<key>   string   id of the task with this idempotency key
     schedules   hash     schedule -> the last due time that it fired for, ms
     dead        zset     ids of dead tasks by time of death, ms
-    totals      hash     submitted, succeeded, failed, cancelled, expired; open: those that are not final
+    totals      hash     submitted, replayed, succeeded, failed, cancelled, expired, lost (their records were evicted)
     sequence    string   the last place that was given
     gates       hash     "claims <by>" or "submissions <by>" -> since when it is shut, ms
     capped      string   a worker found the queue's limit of running tasks reached

@@ -15,8 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from pydantic import JsonValue
@@ -52,8 +53,7 @@ class Blob:
     parts: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedTask:
+class EncodedTask(NamedTuple):
     """A task that is ready to be submitted."""
 
     id: str
@@ -69,6 +69,8 @@ class EncodedTask:
 def new_ids(count: int) -> list[str]:
     """Ids that are unique everywhere and sort by the time of their making, to the millisecond."""
     now = f"{int(time.time() * 1000):012x}"
+    if count == 1:
+        return [now + os.urandom(10).hex()]
     noise = os.urandom(10 * count).hex()
     return [now + noise[at : at + 20] for at in range(0, 20 * count, 20)]
 
@@ -90,6 +92,9 @@ def encode_tasks(tasks: Sequence[TaskRequest], config: QueueConfig) -> list[Enco
 
 def submission_arguments(encoded: Sequence[EncodedTask], *, nonce: str) -> list[str | bytes | int]:
     """One submission as the submit script takes it: neighbours that go to the same place as one run."""
+    if len(encoded) == 1:
+        (task,) = encoded
+        return [nonce, 1, task.lane, task.priority, task.extra, 1, task.id, task.text]
     arguments: list[str | bytes | int] = [nonce, len(encoded)]
     for (lane, priority, extra), run in itertools.groupby(encoded, key=attrgetter("lane", "priority", "extra")):
         neighbours = list(run)
@@ -121,25 +126,31 @@ def _encode_task(
     special: dict[str, Any] = {}
     if blob is not None or config.task_ttl_seconds is not None or not task.model_fields_set.isdisjoint(_SPECIAL_FIELDS):
         special = _special_members(task, config, blob)
+    place = (lane, task.max_attempts or config.retry.max_attempts, task.priority, task.type)
+    timeout = task.timeout_seconds or config.task_timeout_seconds
     try:
-        head = orjson.dumps(
-            {
-                "flags": _flags(special),
-                "max_attempts": task.max_attempts or config.retry.max_attempts,
-                "lane": lane,
-                **special,
-                "id": task_id,
-                "priority": task.priority,
-                "type": task.type,
-                "timeout": task.timeout_seconds or config.task_timeout_seconds,
-            }
-        )
+        before, behind = _head(*place, timeout, special) if special else _plain_head(*place, timeout)
     except TypeError as error:
         raise InvalidTaskError(
             f"{_which(*which)}: its type is not text that JSON can hold: {error}", field="type"
         ) from error
-    text = head[1:-1] + _PAYLOAD + payload + b"}}"
+    text = b"".join((before, task_id.encode(), behind, payload, b"}}"))
     return EncodedTask(task_id, task.priority, lane, text, orjson.dumps(special) if special else b"", blob)
+
+
+def _head(
+    lane: str, max_attempts: int, priority: int, type_: str, timeout: float, special: Mapping[str, Any]
+) -> tuple[bytes, bytes]:
+    """A record up to its id, and from there to its payload."""
+    before = orjson.dumps({"flags": _flags(special), "max_attempts": max_attempts, "lane": lane, **special})
+    behind = orjson.dumps({"priority": priority, "type": type_, "timeout": timeout})
+    return before[1:-1] + b',"id":"', b'",' + behind[1:-1] + _PAYLOAD
+
+
+@lru_cache(maxsize=256)
+def _plain_head(lane: str, max_attempts: int, priority: int, type_: str, timeout: float) -> tuple[bytes, bytes]:
+    """The same for tasks with nothing special, of which many are alike."""
+    return _head(lane, max_attempts, priority, type_, timeout, {})
 
 
 _SPECIAL_FIELDS: Final = frozenset(
@@ -223,8 +234,17 @@ def _refuse_twins(tasks: Sequence[TaskRequest], ids: Sequence[str]) -> None:
 
 def _refuse_cycles(tasks: Sequence[TaskRequest], ids: Sequence[str]) -> None:
     """Tasks can only depend on what exists, so a cycle is possible inside a batch only."""
-    members = set(ids)
-    graph = {task_id: members.intersection(task.depends_on) for task, task_id in zip(tasks, ids, strict=True)}
+    # Tasks of the same idempotency key are one.
+    first_of_key: dict[str, str] = {}
+    meant = {
+        task_id: task_id if task.idempotency_key is None else first_of_key.setdefault(task.idempotency_key, task_id)
+        for task, task_id in zip(tasks, ids, strict=True)
+    }
+    graph = {
+        task_id: {meant[parent] for parent in task.depends_on if parent in meant}
+        for task, task_id in zip(tasks, ids, strict=True)
+        if meant[task_id] == task_id
+    }
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:

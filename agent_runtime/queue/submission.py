@@ -45,7 +45,7 @@ _ROOM_SECONDS: Final = 0.5
 """How often those who wait for room look for themselves."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Submission:
     arguments: Sequence[Argument]
     tasks: int
@@ -62,6 +62,8 @@ class Submitter:
         self._calls = calls
         self._blobs = blobs
         self._waiting: deque[_Submission] = deque()
+        self._sending = False
+        """A call is on its way, or about to be."""
         self._sender: asyncio.Task[None] | None = None
         self._room_watch: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
@@ -128,32 +130,40 @@ class Submitter:
 
     async def _send(self, encoded: Sequence[EncodedTask], *, firing: tuple[str, int] = ("", 0)) -> list[Any]:
         """The script's verdict on one submission. A cancelled caller does not know whether it was queued."""
-        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         arguments = submission_arguments(encoded, nonce=os.urandom(8).hex())
+        if not self._sending:
+            self._sending = True
+            try:
+                verdict: list[Any] = (await self._ask(firing, 1, arguments))[0]
+                return verdict
+            finally:
+                if self._waiting:
+                    self._sender = asyncio.create_task(self._send_rest(), name=f"submit {self._calls.config.name}")
+                else:
+                    self._sending = False
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         size = sum(len(task.text) for task in encoded)
-        submission = _Submission(arguments, len(encoded), size, answer, firing)
-        self._waiting.append(submission)
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all(), name=f"submit {self._calls.config.name}")
+        self._waiting.append(_Submission(arguments, len(encoded), size, answer, firing))
         return await answer
 
-    async def _send_all(self) -> None:
+    async def _send_rest(self) -> None:
+        """Send what came while another call was on its way, until nothing comes any more."""
         try:
             while self._waiting:
                 await self._send_some()
         finally:
+            self._sending = False
             self._sender = None
 
     async def _send_some(self) -> None:
         together = self._take()
         if not together:
             return
-        schedule, due_ms = together[0].firing
-        arguments: list[Argument] = [*self._settings, schedule, due_ms, len(together)]
+        arguments: list[Argument] = []
         for submission in together:
             arguments += submission.arguments
         try:
-            verdicts = await self._calls.run(scripts.SUBMIT, arguments)
+            verdicts = await self._ask(together[0].firing, len(together), arguments)
         except Exception as error:  # every caller gets it
             for submission in together:
                 if not submission.answer.done():
@@ -162,6 +172,10 @@ class Submitter:
         for submission, verdict in zip(together, verdicts, strict=True):
             if not submission.answer.done():
                 submission.answer.set_result(verdict)
+
+    async def _ask(self, firing: tuple[str, int], count: int, arguments: Sequence[Argument]) -> list[list[Any]]:
+        verdicts: list[list[Any]] = await self._calls.run(scripts.SUBMIT, [*self._settings, *firing, count, *arguments])
+        return verdicts
 
     def _take(self) -> list[_Submission]:
         """What goes into the next call. What was cancelled meanwhile is left out."""

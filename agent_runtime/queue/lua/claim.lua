@@ -162,6 +162,7 @@ local function take_turn(lane, tenant, marker_score)
     redis.call('ZADD', ready .. lane, digits(band(following) + redis.call('INCR', sequence)), '@' .. tenant)
   else
     redis.call('ZREM', ready .. lane, '@' .. tenant)
+    redis.call('SREM', lined, line)
   end
   redis.call('HINCRBY', tenants, tenant, 1)
   return first[1], first[2]
@@ -223,7 +224,7 @@ local function lease(ids, scores, owners)
     end,
   })
   local by = string.sub(worker, 2, -2)
-  local texts, attempts, gone, expiries, holds = {}, {}, {}, {}, {}
+  local texts, attempts, gone, expiries, holds, firsts = {}, {}, {}, {}, {}, {}
   local count = 0
   for n = 1, #ids do
     local owner = owners and owners[n] or ''
@@ -240,7 +241,11 @@ local function lease(ids, scores, owners)
       holds[count * 2 - 1] = ids[n]
       holds[count * 2] = openings[attempt] .. (owner == '' and ',"place":' or ',"tenant":"' .. owner .. '","place":')
         .. scores[n] .. '}'
-      note('started', by, ids[n], attempt)
+      if attempt == 1 then
+        firsts[#firsts + 1] = ids[n]
+      else
+        note('started', by, ids[n], attempt)
+      end
     else
       gone[#gone + 1] = ids[n]
       redis.call('HDEL', history, ids[n])
@@ -249,12 +254,13 @@ local function lease(ids, scores, owners)
       end
     end
   end
+  note_all('started', by, firsts, 1, #firsts, 1)
   if count > 0 then
     redis.call('ZADD', leases, unpack(expiries))
     redis.call('HSET', running, unpack(holds))
   end
   if #gone > 0 then
-    redis.call('HINCRBY', totals, 'open', -#gone)
+    redis.call('HINCRBY', totals, 'lost', #gone)
   end
   if redis.call('DEL', full) == 1 then
     redis.call('RPUSH', room, '1')

@@ -31,7 +31,7 @@ for i = FIRST, #ARGV, 2 do
       note('released', worker_of(hold), id, attempt, now - started_of(hold))
     else
       redis.call('HDEL', history, id)
-      redis.call('HINCRBY', totals, 'open', -1)
+      redis.call('HINCRBY', totals, 'lost', 1)
     end
     held[#held + 1] = 1
   else

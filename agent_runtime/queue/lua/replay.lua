@@ -15,6 +15,16 @@
 -- @include events
 
 local FIRST = 3
+
+local function without_deadline(record)
+  local fixed, rest = string.match(record, '^(.-)(,"id":".*)$')
+  fixed = string.gsub(string.gsub(fixed, ',"deadline":%d+', ''), ',"ttl":%d+', '')
+  fixed = string.gsub(fixed, '"flags":"(%a*)"', function(flags)
+    return '"flags":"' .. string.gsub(flags, 'd', '') .. '"'
+  end)
+  return fixed .. rest
+end
+
 local replayed = {}
 for i = FIRST, #ARGV do
   local id = ARGV[i]
@@ -24,6 +34,7 @@ for i = FIRST, #ARGV do
     outcome, record = outcome_of(text)
   end
   if outcome then
+    record = without_deadline(record)
     local head = head_of_text(record)
     local priority = tonumber(string.match(string.sub(record, 1, 1024), '"priority":(%d)'))
     local replays, failures = string.match(outcome, '"replays":(%d+),"failures":%[(.*)%]}$')
@@ -31,7 +42,7 @@ for i = FIRST, #ARGV do
     redis.call('ZREM', dead, id)
     redis.call('SET', records .. id, record)
     redis.call('HSET', history, id, past_text('0', score, digits(replays + 1), failures))
-    redis.call('HINCRBY', totals, 'open', 1)
+    redis.call('HINCRBY', totals, 'replayed', 1)
     line_up(id, head.lane, head.tenant, score)
     note('replayed', by, id)
     replayed[#replayed + 1] = id

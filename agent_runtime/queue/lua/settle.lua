@@ -106,7 +106,7 @@ for _, run in ipairs(runs) do
   local kind, token = run.kind, run.token
   local ending = ',"at":' .. now_text .. ',"state":"' .. kind .. '"'
   local event = kind == 'retry' and 'retrying' or kind
-  local by
+  local firsts, by, ms = {}, nil, nil
   for n = run.first, run.last do
     local id, hold = ids[n], holds[n]
     if settled_with[id] or token_of(hold) ~= token then
@@ -115,16 +115,22 @@ for _, run in ipairs(runs) do
       settled_with[id] = token
       ended[#ended + 1] = id
       replies[n] = ACCEPTED
-      by = by or worker_of(hold)
+      if not by then -- the same for all that were claimed in one call
+        by, ms = worker_of(hold), now - started_of(hold)
+      end
       if any_tenant then
         make_room(tenant_of(hold))
       end
       if not texts[n] then
         replies[n] = GONE
         redis.call('HDEL', history, id)
-        redis.call('HINCRBY', totals, 'open', -1)
+        redis.call('HINCRBY', totals, 'lost', 1)
       else
-        note(event, by, id, attempt_of(hold), now - started_of(hold))
+        if is_first_attempt(hold) then
+          firsts[#firsts + 1] = id
+        else
+          note(event, by, id, attempt_of(hold), ms)
+        end
         if kind == 'retry' then
           retry(n, run.delay)
         elseif kind == 'succeeded' and is_simple(n) then
@@ -135,6 +141,7 @@ for _, run in ipairs(runs) do
       end
     end
   end
+  note_all(event, by, firsts, 1, #firsts, 1, ms)
 end
 
 if #ended > 0 then

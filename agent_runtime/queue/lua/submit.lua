@@ -31,38 +31,40 @@ count = tonumber(count)
 max_depth = tonumber(max_depth)
 local now = clock()
 
-local ids, keys, texts, places, priorities, extras, nonces = {}, {}, {}, {}, {}, {}, {}
-local submissions = {}
+local ids, keys, texts = {}, {}, {}
+local submissions, any_extra = {}, false
 local at, total = FIRST, 0
 for s = 1, count do
-  local nonce, size = ARGV[at], tonumber(ARGV[at + 1])
+  local submission = { nonce = ARGV[at], first = total + 1, last = total + ARGV[at + 1] }
   at = at + 2
-  submissions[s] = { nonce = nonce, first = total + 1, last = total + size }
-  local stop = total + size
-  while total < stop do
-    local lane, priority, extra, length = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
+  while total < submission.last do
+    local run = { lane = ARGV[at], priority = tonumber(ARGV[at + 1]), first = total + 1, nonce = submission.nonce }
+    if ARGV[at + 2] ~= '' then
+      run.extra = cjson.decode(ARGV[at + 2])
+      any_extra = true
+    end
+    local last = total + ARGV[at + 3]
     at = at + 4
-    for _ = 1, length do
+    while total < last do
       total = total + 1
       ids[total] = ARGV[at]
       keys[total] = records .. ARGV[at]
       texts[total] = ARGV[at + 1]
-      places[total] = lane
-      priorities[total] = priority
-      nonces[total] = nonce
-      if extra ~= '' then
-        extras[total] = cjson.decode(extra)
-      end
       at = at + 2
     end
+    run.last = total
+    submission[#submission + 1] = run
   end
+  submissions[s] = submission
 end
 
 -- Which ids are taken, and by whom: asked for all at once, since mostly none is.
-local taken = {}
+local taken, any_taken = {}, false
+local any_gate = 0
 for start = 1, total, CHUNK do
   local last = math.min(start + CHUNK - 1, total)
-  if redis.call('EXISTS', unpack(keys, start, last)) > 0 then
+  if redis.call('EXISTS', gates, unpack(keys, start, last)) > any_gate then
+    any_taken, any_gate = true, redis.call('EXISTS', gates)
     for i = start, last do
       local text = redis.call('GETRANGE', keys[i], 0, 127)
       if text ~= '' then
@@ -73,27 +75,27 @@ for start = 1, total, CHUNK do
 end
 
 local submissions_are_shut = false
-if redis.call('EXISTS', gates) == 1 then
+if any_gate == 1 then
   for _, gate in ipairs(redis.call('HKEYS', gates)) do
     submissions_are_shut = submissions_are_shut or string.sub(gate, 1, 12) == 'submissions '
   end
 end
 local waiting
 if max_depth > 0 then
-  waiting = tonumber(redis.call('HGET', totals, 'open') or 0) - redis.call('ZCARD', leases)
+  local figures = redis.call('HMGET', totals, 'submitted', 'replayed', 'succeeded', 'failed', 'cancelled', 'expired', 'lost')
+  waiting = (figures[1] or 0) + (figures[2] or 0) - redis.call('ZCARD', leases)
+  for n = 3, #figures do
+    waiting = waiting - (figures[n] or 0)
+  end
 end
 
 -- What the submissions accepted so far in this call have brought.
 local accepted, keyed_now, merged_into = {}, {}, {}
 
--- The earlier task that a task is merged with, if any.
-local function earlier(i)
-  local key = extras[i] and extras[i].key
-  if not key then
-    return nil
-  end
+-- The earlier task that a task with this key is merged with, if any.
+local function earlier(key, own_id)
   local id = keyed_now[key] or redis.call('GET', keyed .. key)
-  if id and id ~= ids[i] and (accepted[id] or redis.call('EXISTS', records .. id) == 1) then
+  if id and id ~= own_id and (accepted[id] or redis.call('EXISTS', records .. id) == 1) then
     return id
   end
 end
@@ -130,14 +132,14 @@ local function victims(wanted, floor)
   return chosen
 end
 
-local function has_room(size, first, last)
+local function has_room(size, submission)
   if not waiting or waiting + size <= max_depth then
     return true
   end
   if when_full == 'Shed' then
     local floor = 9
-    for i = first, last do
-      floor = math.min(floor, priorities[i])
+    for _, run in ipairs(submission) do
+      floor = math.min(floor, run.priority)
     end
     local given_up = victims(waiting + size - max_depth, floor)
     if given_up then
@@ -154,37 +156,42 @@ local function has_room(size, first, last)
   return false
 end
 
--- Decide on one submission, in the order of what it depends on. Returns the verdict; if that is QUEUED also the tasks
--- to be written.
+-- Decide on one submission, in the order of what it depends on. Returns the verdict; if that is QUEUED also the runs
+-- to be written, and how many tasks they have.
 local function decide(submission)
-  local nonce, first, last = submission.nonce, submission.first, submission.last
-  local verdict, fresh, own, merged_here = { QUEUED }, {}, {}, {}
+  local nonce, first = submission.nonce, submission.first
+  local verdict, fresh, size, own, own_keys, merged_here = { QUEUED }, {}, 0, {}, {}, {}
+  local look = any_taken or count > 1
   local repeated = false
-  for i = first, last do
-    local into = earlier(i)
-    local key = extras[i] and extras[i].key
-    if not into and key and own[key] then
-      into = own[key]
-    end
+  for _, run in ipairs(submission) do
+    local key = run.extra and run.extra.key
+    local into = key and (earlier(key, ids[run.first]) or own_keys[key])
     if into then
-      verdict[#verdict + 1] = i - first
+      verdict[#verdict + 1] = run.first - first
       verdict[#verdict + 1] = into
-      merged_here[ids[i]] = into
+      merged_here[ids[run.first]] = into
     else
-      local owner = taken[ids[i]] or accepted[ids[i]]
-      if owner and owner ~= nonce then
-        return { DUPLICATE, i - first }
+      for i = run.first, look and run.last or run.first - 1 do
+        local owner = taken[ids[i]] or accepted[ids[i]]
+        if owner and owner ~= nonce then
+          return { DUPLICATE, i - first }
+        end
+        repeated = repeated or owner == nonce
       end
-      repeated = repeated or owner == nonce
+      if any_extra then
+        for i = run.first, run.last do
+          own[ids[i]] = true
+        end
+      end
       if key then
-        own[key] = ids[i]
+        own_keys[key] = ids[run.first]
       end
-      fresh[#fresh + 1] = i
-      own[ids[i]] = ids[i]
+      fresh[#fresh + 1] = run
+      size = size + run.last - run.first + 1
     end
   end
   if repeated then
-    return verdict, {}
+    return verdict, {}, 0
   end
   if submissions_are_shut then
     return { CLOSED }
@@ -192,40 +199,43 @@ local function decide(submission)
   if schedule ~= '' and tonumber(redis.call('HGET', schedules, schedule) or 0) >= tonumber(due) then
     return { FIRED }
   end
-  for _, i in ipairs(fresh) do
-    for _, parent in ipairs(extras[i] and extras[i].parents or {}) do
+  for _, run in ipairs(fresh) do
+    for _, parent in ipairs(run.extra and run.extra.parents or {}) do
       local known = merged_here[parent] or parent
       if not own[known] and not accepted[known] and redis.call('EXISTS', records .. known) == 0 then
-        return { UNKNOWN_PARENT, i - first, parent }
+        return { UNKNOWN_PARENT, run.first - first, parent }
       end
     end
   end
-  if not has_room(#fresh, first, last) then
+  if not has_room(size, submission) then
     return { FULL, waiting }
   end
-  for key, id in pairs(own) do
-    if key ~= id then
-      keyed_now[key] = id
-    end
+  for key, id in pairs(own_keys) do
+    keyed_now[key] = id
   end
   for id, into in pairs(merged_here) do
     merged_into[id] = into
     note('merged', '', into)
   end
-  return verdict, fresh
+  return verdict, fresh, size
 end
 
-local verdicts, fresh = {}, {}
+local verdicts, fresh, fresh_size = {}, {}, 0
 for s, submission in ipairs(submissions) do
-  local verdict, tasks = decide(submission)
+  local verdict, runs, size = decide(submission)
   verdicts[s] = verdict
-  if tasks and #tasks > 0 then
-    for _, i in ipairs(tasks) do
-      fresh[#fresh + 1] = i
-      accepted[ids[i]] = submission.nonce
+  if runs and size > 0 then
+    for _, run in ipairs(runs) do
+      fresh[#fresh + 1] = run
+      if count > 1 then
+        for i = run.first, run.last do
+          accepted[ids[i]] = run.nonce
+        end
+      end
     end
+    fresh_size = fresh_size + size
     if waiting then
-      waiting = waiting + #tasks
+      waiting = waiting + size
     end
     if schedule ~= '' then
       redis.call('HSET', schedules, schedule, due)
@@ -233,23 +243,44 @@ for s, submission in ipairs(submissions) do
   end
 end
 
+-- Who depends on a merged task of its batch depends on the earlier one: in the record, too.
+for _, run in ipairs(fresh) do
+  if run.extra and run.extra.parents and next(merged_into) then
+    local before = '"parents":["' .. table.concat(run.extra.parents, '","') .. '"]'
+    local parents_now, seen = {}, {}
+    for _, parent in ipairs(run.extra.parents) do
+      parent = merged_into[parent] or parent
+      if not seen[parent] then
+        seen[parent] = true
+        parents_now[#parents_now + 1] = parent
+      end
+    end
+    run.extra.parents = parents_now
+    local from, to = string.find(texts[run.first], before, 1, true)
+    texts[run.first] = string.sub(texts[run.first], 1, from - 1) .. '"parents":["' .. table.concat(parents_now, '","')
+      .. '"]' .. string.sub(texts[run.first], to + 1)
+  end
+end
+
 -- All records first, so that tasks of a batch find each other.
 local opening = '{"task":{"at":' .. digits(now) .. ',"nonce":"'
-for start = 1, #fresh, CHUNK do
-  local writes, size = {}, 0
-  for n = start, math.min(start + CHUNK - 1, #fresh) do
-    local i = fresh[n]
+local writes, size = {}, 0
+for n, run in ipairs(fresh) do
+  local opening_of_run = opening .. run.nonce .. '",'
+  for i = run.first, run.last do
     writes[size + 1] = keys[i]
-    writes[size + 2] = opening .. nonces[i] .. '",' .. texts[i]
+    writes[size + 2] = opening_of_run .. texts[i]
     size = size + 2
+    if size >= 2 * CHUNK or n == #fresh and i == run.last then
+      redis.call('MSET', unpack(writes, 1, size))
+      size = 0
+    end
   end
-  redis.call('MSET', unpack(writes))
 end
 
 -- What a task is beside its record and its place. Returns the parents it has to wait for, and whether one of them has
 -- ended so that it must end, too: {parent, state}.
-local function attach(i)
-  local id, extra = ids[i], extras[i]
+local function attach(id, extra)
   if extra.key then
     redis.call('SET', keyed .. extra.key, id, 'PX', dedup_ms)
   end
@@ -264,7 +295,6 @@ local function attach(i)
   end
   local open_parents, fatal = 0, nil
   for _, parent in ipairs(extra.parents or {}) do
-    parent = merged_into[parent] or parent
     local outcome = outcome_of(redis.call('GET', records .. parent) or '')
     if outcome then
       local state = state_of(outcome)
@@ -280,35 +310,37 @@ local function attach(i)
   return open_parents, fatal
 end
 
-local function end_by_parent(i, fatal)
-  local id = ids[i]
-  local state = extras[i].policy == 's' and 'cancelled' or 'failed'
+local function end_by_parent(id, policy, fatal)
+  local state = policy == 's' and 'cancelled' or 'failed'
   note(state, '', id, 0, -1)
-  finish(id, redis.call('GET', keys[i]), state, '{"attempt":0,"at":' .. digits(now) .. ',"state":"' .. state
+  finish(id, redis.call('GET', records .. id), state, '{"attempt":0,"at":' .. digits(now) .. ',"state":"' .. state
     .. '","replays":0,"failures":[{"attempt":0,"at":' .. digits(now) .. ',"code":"PARENT_FAILED","message":"the task '
     .. fatal.parent .. ' that it depends on had ended as ' .. fatal.state .. '"}]}', now)
 end
 
-if #fresh > 0 then
-  local before = redis.call('INCRBY', sequence, #fresh) - #fresh
-  redis.call('HINCRBY', totals, 'open', #fresh)
-  redis.call('HINCRBY', totals, 'submitted', #fresh)
-  local members = {}
-  local complicated = {}
-  for n, i in ipairs(fresh) do
-    local score = (9 - priorities[i]) * PRIORITY_SPAN + before + n
-    note('submitted', '', ids[i])
-    if extras[i] then
-      complicated[#complicated + 1] = { i = i, score = score }
+if fresh_size > 0 then
+  local place = redis.call('INCRBY', sequence, fresh_size) - fresh_size
+  redis.call('HINCRBY', totals, 'submitted', fresh_size)
+  local members, sizes, complicated = {}, {}, {}
+  for _, run in ipairs(fresh) do
+    note_all('submitted', '', ids, run.first, run.last)
+    local base = (9 - run.priority) * PRIORITY_SPAN + place - run.first + 1
+    place = place + run.last - run.first + 1
+    if run.extra then
+      run.score, run.id = digits(base + run.first), ids[run.first]
+      complicated[#complicated + 1] = run
     else
-      local lane = places[i]
-      local list = members[lane]
+      local list, last = members[run.lane], sizes[run.lane]
       if not list then
-        list = {}
-        members[lane] = list
+        list, last = {}, 0
+        members[run.lane] = list
       end
-      list[#list + 1] = digits(score)
-      list[#list + 1] = ids[i]
+      for i = run.first, run.last do
+        list[last + 1] = base + i
+        list[last + 2] = ids[i]
+        last = last + 2
+      end
+      sizes[run.lane] = last
     end
   end
   for lane, list in pairs(members) do
@@ -322,27 +354,27 @@ if #fresh > 0 then
   end
   -- Children may stand before their parents in a batch: link all of them before one may end or wait.
   for _, task in ipairs(complicated) do
-    task.open_parents, task.fatal = attach(task.i)
+    task.open_parents, task.fatal = attach(task.id, task.extra)
     if task.open_parents > 0 and not task.fatal then
-      redis.call('HSET', blocked, ids[task.i], task.open_parents)
+      redis.call('HSET', blocked, task.id, task.open_parents)
       anyone_blocked = true
     end
   end
   for _, task in ipairs(complicated) do
-    local i, id, extra = task.i, ids[task.i], extras[task.i]
+    local id, extra = task.id, task.extra
     local starts = extra.due or extra.delay and now + extra.delay
     if task.fatal then
-      end_by_parent(i, task.fatal)
-    elseif outcome_of(redis.call('GET', keys[i])) == nil then -- else it has ended with a parent just now
+      end_by_parent(id, extra.policy, task.fatal)
+    elseif outcome_of(redis.call('GET', records .. id)) == nil then -- else it has ended with a parent just now
       if task.open_parents > 0 or starts and starts > now then
-        redis.call('HSET', history, id, past_text('0', digits(task.score), '0', ''))
+        redis.call('HSET', history, id, past_text('0', task.score, '0', ''))
       end
       if task.open_parents == 0 then
         if starts and starts > now then
           redis.call('ZADD', scheduled, digits(starts), id)
           ring('')
         else
-          line_up(id, places[i], extra.tenant or '', digits(task.score))
+          line_up(id, task.lane, extra.tenant or '', task.score)
         end
       end
     end

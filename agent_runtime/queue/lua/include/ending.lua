@@ -150,7 +150,6 @@ local function publish_ends()
   for state, count in pairs(ended_counts) do
     redis.call('HINCRBY', totals, state == 'dead' and 'failed' or state, count)
   end
-  redis.call('HINCRBY', totals, 'open', -#ended_ids)
   redis.call('PUBLISH', done, table.concat(ended_ids, ' '))
   if redis.call('DEL', full) == 1 then
     redis.call('RPUSH', room, '1')

@@ -17,6 +17,22 @@ local function note(kind, by, id, attempt, ms)
   end
 end
 
+-- The same for many tasks at once, `first` to `last` of `ids`.
+local function note_all(kind, by, ids, first, last, attempt, ms)
+  if last - first < 10 then
+    for i = first, last do
+      note(kind, by, ids[i], attempt, ms)
+    end
+    return
+  end
+  local tail = ' ' .. (attempt or 0) .. ' ' .. (ms or -1)
+  for start = first, last, EVENTS_IN_ENTRY do
+    local entry = { kind = kind, by = by, count = EVENTS_IN_ENTRY }
+    entry[1] = table.concat(ids, tail .. ' ', start, math.min(start + EVENTS_IN_ENTRY - 1, last)) .. tail
+    happened[#happened + 1] = entry
+  end
+end
+
 local function record_events()
   for _, entry in ipairs(happened) do
     redis.call('XADD', events, 'MAXLEN', '~', keep, '*', 'k', entry.kind, 'b', entry.by or '', 't', table.concat(entry, ' '))

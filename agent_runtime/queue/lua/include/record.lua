@@ -41,6 +41,9 @@ end
 local function started_of(hold)
   return tonumber(string.sub(hold, 39, 51))
 end
+local function is_first_attempt(hold)
+  return string.sub(hold, 63, 64) == '1,'
+end
 local function attempt_of(hold)
   return string.match(hold, '^%d+', 63)
 end

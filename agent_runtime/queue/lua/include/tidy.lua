@@ -17,7 +17,7 @@ local function time_has_come(id)
   local head = head_of(id)
   if not head then
     redis.call('HDEL', history, id)
-    redis.call('HINCRBY', totals, 'open', -1)
+    redis.call('HINCRBY', totals, 'lost', 1)
     return
   end
   local attempts, place, replays, failures = past_of(id)
@@ -37,7 +37,7 @@ local function lease_is_over(id, now)
   end
   if not head then
     redis.call('HDEL', history, id)
-    redis.call('HINCRBY', totals, 'open', -1)
+    redis.call('HINCRBY', totals, 'lost', 1)
     return
   end
   if not hold then
