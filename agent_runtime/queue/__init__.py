@@ -64,6 +64,8 @@ from agent_runtime.queue.base import (
     Worker,
 )
 from agent_runtime.queue.redis import RedisTaskQueue
+from agent_runtime.queue.sharded import ShardedTaskQueue
+from agent_runtime.queue.sharding import shard_config
 from kubeagents_api.runtime_config import QueueConfig
 
 __all__ = [
@@ -87,4 +89,7 @@ def open_queue(config: QueueConfig, *, url: str) -> TaskQueue:
 
     Connects when it is first used. Raises RedisUrlError if the URL is malformed.
     """
+    if config.shards > 1:
+        shards = [RedisTaskQueue(shard_config(config, number), url=url) for number in range(config.shards)]
+        return ShardedTaskQueue(config, shards)
     return RedisTaskQueue(config, url=url)
