@@ -53,14 +53,15 @@ class ShardedTaskQueue:
             raise ValueError(f"{len(shards)} queues were given for {config.shards} shards")
         self.name = config.name
         self._config = config
-        self._shards = tuple(shards)
+        self.shards = tuple(shards)
+        """The parts. The one of a task is `shard_of(id, len(shards))`."""
         self._submit_turn = 0
         self._claim_turn = 0
         self._trouble = [0.0] * len(shards)
         """Until when each shard is passed over."""
 
     def _of(self, task_id: str) -> TaskQueue:
-        return self._shards[shard_of(task_id, len(self._shards))]
+        return self.shards[shard_of(task_id, len(self.shards))]
 
     async def submit(self, tasks: Sequence[TaskRequest]) -> list[str]:
         """See TaskQueue.submit. A batch goes to one shard; see `choose_shard`."""
@@ -74,11 +75,11 @@ class ShardedTaskQueue:
         shard = choose_shard(tasks, self._config)
         if shard is None:
             shard = self._submit_turn
-            self._submit_turn = (shard + 1) % len(self._shards)
-        return await self._shards[shard].submit(self._for_shard(tasks, shard))
+            self._submit_turn = (shard + 1) % len(self.shards)
+        return await self.shards[shard].submit(self._for_shard(tasks, shard))
 
     def _for_shard(self, tasks: Sequence[TaskRequest], shard: int) -> list[TaskRequest]:
-        made_up = iter(made_up_ids(sum(task.id is None for task in tasks), shard=shard, shards=len(self._shards)))
+        made_up = iter(made_up_ids(sum(task.id is None for task in tasks), shard=shard, shards=len(self.shards)))
         return [
             task.model_copy(update={"queue": None, "id": next(made_up) if task.id is None else task.id})
             for task in tasks
@@ -90,7 +91,7 @@ class ShardedTaskQueue:
         if fired is not None and fired >= due:
             return False
         shard = choose_shard([task], self._config) or 0
-        return await self._shards[shard].fire(schedule, due, self._for_shard([task], shard)[0])
+        return await self.shards[shard].fire(schedule, due, self._for_shard([task], shard)[0])
 
     async def fired(self) -> dict[str, datetime]:
         """See TaskQueue.fired."""
@@ -102,7 +103,7 @@ class ShardedTaskQueue:
 
     async def cancel(self, task_ids: Sequence[str], *, by: str, reason: str = "") -> list[TaskState]:
         """See TaskQueue.cancel."""
-        if len({shard_of(task_id, len(self._shards)) for task_id in task_ids}) > 1:
+        if len({shard_of(task_id, len(self.shards)) for task_id in task_ids}) > 1:
             await self.wait(task_ids, timeout_seconds=0)  # raises if there is one that is not known
         return await self._by_id(task_ids, _same, lambda shard, ids: shard.cancel(ids, by=by, reason=reason))
 
@@ -120,7 +121,7 @@ class ShardedTaskQueue:
     async def _claim_in_turn(self, worker: Worker, limit: int) -> list[Claim]:
         """What is there, without waiting."""
         claims: list[Claim] = []
-        count = len(self._shards)
+        count = len(self.shards)
         begin, now = self._claim_turn, time.monotonic()
         in_turn = [number % count for number in range(begin, begin + count)]
         well = [number for number in in_turn if self._trouble[number] <= now]
@@ -129,7 +130,7 @@ class ShardedTaskQueue:
         try:
             for number in well or in_turn:
                 try:
-                    claims += await self._shards[number].claim(worker, limit=limit - len(claims), wait_seconds=0)
+                    claims += await self.shards[number].claim(worker, limit=limit - len(claims), wait_seconds=0)
                 except QueueUnavailableError as error:
                     self._troubled(number, error)
                     failure = error
@@ -149,7 +150,7 @@ class ShardedTaskQueue:
         """Wait at all shards for the first tasks that come; what came elsewhere at the same moment is kept too."""
         waiting = {
             asyncio.create_task(shard.claim(worker, limit=limit, wait_seconds=wait_seconds)): number
-            for number, shard in enumerate(self._shards)
+            for number, shard in enumerate(self.shards)
         }
         claims: list[Claim] = []
         failures: list[QueueUnavailableError] = []
@@ -167,7 +168,7 @@ class ShardedTaskQueue:
             await self._give_back(claims + await _stopped(waiting))
             raise
         claims += await _stopped(waiting)
-        if len(failures) == len(self._shards):
+        if len(failures) == len(self.shards):
             raise failures[0]
         await self._give_back(claims[limit:])
         return claims[:limit]
@@ -187,7 +188,7 @@ class ShardedTaskQueue:
     async def extend(self, claims: Sequence[Claim]) -> list[Claim]:
         """See TaskQueue.extend."""
         parts = self._parts(claims, _id_of_claim)
-        lost = await _together([self._shards[shard].extend(part) for shard, part in parts.items()])
+        lost = await _together([self.shards[shard].extend(part) for shard, part in parts.items()])
         return [claim for part in lost for claim in part]
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
@@ -197,11 +198,11 @@ class ShardedTaskQueue:
     async def release(self, claims: Sequence[Claim]) -> None:
         """See TaskQueue.release."""
         parts = self._parts(claims, _id_of_claim)
-        await _together([self._shards[shard].release(part) for shard, part in parts.items()])
+        await _together([self.shards[shard].release(part) for shard, part in parts.items()])
 
     def revoked(self, worker: Worker) -> AsyncIterator[Sequence[str]]:
         """See TaskQueue.revoked."""
-        return _merged([shard.revoked(worker) for shard in self._shards])
+        return _merged([shard.revoked(worker) for shard in self.shards])
 
     async def emit(self, claim: Claim, items: Sequence[Progress | Partial]) -> bool:
         """See TaskQueue.emit."""
@@ -229,13 +230,13 @@ class ShardedTaskQueue:
     async def list_dead(self, which: DeadFilter | None = None, *, limit: int, after: str = "") -> list[TaskRecord]:
         """See TaskQueue.list_dead."""
         which = which or DeadFilter()
-        begin = [(which, "")] * len(self._shards)
+        begin = [(which, "")] * len(self.shards)
         if after:
             begin = await self._dead_after(which, after)
         pages = await _together(
             [
                 shard.list_dead(filter_, limit=limit, after=last)
-                for shard, (filter_, last) in zip(self._shards, begin, strict=True)
+                for shard, (filter_, last) in zip(self.shards, begin, strict=True)
             ]
         )
         newest_first = heapq.merge(
@@ -248,14 +249,14 @@ class ShardedTaskQueue:
 
         Of those that died in the same millisecond, the ones in shards with lower numbers are on earlier pages.
         """
-        home = shard_of(after, len(self._shards))
-        last = await self._shards[home].get(after)
+        home = shard_of(after, len(self.shards))
+        last = await self.shards[home].get(after)
         if last.state is not TaskState.DEAD or last.finished_at is None:
             raise InvalidTaskError(
                 f"the task {after!r} is not dead, or not any more, so no page can follow it: begin anew", field="after"
             )
         begin: list[tuple[DeadFilter, str]] = []
-        for number in range(len(self._shards)):
+        for number in range(len(self.shards)):
             if number == home:
                 begin.append((which, after))
                 continue
@@ -281,7 +282,7 @@ class ShardedTaskQueue:
             return [task_id for ids in changed for task_id in ids]
         changed = await _together(
             [
-                change(self._shards[number], which.model_copy(update={"ids": list(ids)}))
+                change(self.shards[number], which.model_copy(update={"ids": list(ids)}))
                 for number, ids in self._parts(which.ids, _same).items()
             ]
         )
@@ -294,7 +295,7 @@ class ShardedTaskQueue:
 
     async def events(self, *, after: str = "", limit: int, wait_seconds: float = 0.0) -> list[TaskEvent]:
         """See TaskQueue.events. An offset has one of each shard. Events of different shards come by their time."""
-        offsets = [""] * len(self._shards)
+        offsets = [""] * len(self.shards)
         if after == "$":
             newest = await self._all(_newest)
             offsets = [event.offset if event else "" for event in newest]
@@ -304,7 +305,7 @@ class ShardedTaskQueue:
                 return [event.model_copy(update={"offset": _BETWEEN.join(offsets)})]
         elif after:
             offsets = after.split(_BETWEEN)
-            if len(offsets) != len(self._shards):
+            if len(offsets) != len(self.shards):
                 raise InvalidTaskError(
                     f"{after!r} is no offset of an event of this queue: give one that an event had, `$`, or none",
                     field="after",
@@ -321,16 +322,16 @@ class ShardedTaskQueue:
 
     async def _all_at(self, offsets: Sequence[str], *, limit: int) -> list[list[TaskEvent]]:
         return await _together(
-            [shard.events(after=offset, limit=limit) for shard, offset in zip(self._shards, offsets, strict=True)]
+            [shard.events(after=offset, limit=limit) for shard, offset in zip(self.shards, offsets, strict=True)]
         )
 
     async def _first_at(self, offsets: Sequence[str], *, limit: int, wait_seconds: float) -> list[list[TaskEvent]]:
         """What comes first, from whatever shards that is."""
         waiting = {
             asyncio.create_task(shard.events(after=offset, limit=limit, wait_seconds=wait_seconds)): number
-            for number, (shard, offset) in enumerate(zip(self._shards, offsets, strict=True))
+            for number, (shard, offset) in enumerate(zip(self.shards, offsets, strict=True))
         }
-        pages: list[list[TaskEvent]] = [[] for _ in self._shards]
+        pages: list[list[TaskEvent]] = [[] for _ in self.shards]
         try:
             while waiting and not any(pages):
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -408,7 +409,7 @@ class ShardedTaskQueue:
     def _parts(self, items: Sequence[T], id_of: Callable[[T], str]) -> dict[int, list[T]]:
         parts: dict[int, list[T]] = {}
         for item in items:
-            parts.setdefault(shard_of(id_of(item), len(self._shards)), []).append(item)
+            parts.setdefault(shard_of(id_of(item), len(self.shards)), []).append(item)
         return parts
 
     async def _by_id(
@@ -421,12 +422,12 @@ class ShardedTaskQueue:
     ) -> list[U]:
         """Let each shard do its part, and put the answers into the order of the items."""
         parts = self._parts(items, id_of)
-        answers = await _together([call(self._shards[number], part) for number, part in parts.items()], hasty=hasty)
+        answers = await _together([call(self.shards[number], part) for number, part in parts.items()], hasty=hasty)
         by_shard = {number: iter(answer) for number, answer in zip(parts, answers, strict=True)}
-        return [next(by_shard[shard_of(id_of(item), len(self._shards))]) for item in items]
+        return [next(by_shard[shard_of(id_of(item), len(self.shards))]) for item in items]
 
     async def _all(self, call: Callable[[TaskQueue], Coroutine[Any, Any, T]]) -> list[T]:
-        return await _together([call(shard) for shard in self._shards])
+        return await _together([call(shard) for shard in self.shards])
 
 
 def _in_order(pages: Sequence[Sequence[TaskEvent]], offsets: list[str], limit: int) -> list[TaskEvent]:
