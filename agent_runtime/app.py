@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from agent_runtime.agent import Handler, load_handler
+from agent_runtime.agent import BatchHandler, Handler, load_batch_handler, load_handler
 from agent_runtime.cancellation import end
 from agent_runtime.queue import TaskQueue, open_queue
 from agent_runtime.telemetry import logs
@@ -125,7 +125,8 @@ class _Signals:
 
 
 def _prepare_agent(config: AgentConfig, environ: Mapping[str, str], *, instance: str) -> Coroutine[Any, Any, None]:
-    handler = load_handler(config.handler, code_path=config.code_path)
+    load_it = load_handler if config.batch is None else load_batch_handler
+    handler = load_it(config.handler, code_path=config.code_path)
     url = _queue_url(environ, config.queue)
     return _run_agent(config, instance=instance, handler=handler, url=url)
 
@@ -137,7 +138,7 @@ def _prepare_central(
     return _run_central(config, instance=instance, urls=urls)
 
 
-async def _run_agent(config: AgentConfig, *, instance: str, handler: Handler, url: str) -> None:
+async def _run_agent(config: AgentConfig, *, instance: str, handler: Handler | BatchHandler, url: str) -> None:
     from agent_runtime.worker import Consumer
 
     signals = _Signals.listen()

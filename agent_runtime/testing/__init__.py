@@ -20,6 +20,13 @@ against both), but only for one process and as long as the object lives:
             (claim,) = await queue.claim(me, limit=1, wait_seconds=0)
             await queue.settle([Succeeded(claim, b'"sent"')])
             assert (await queue.get(task_id)).state is TaskState.SUCCEEDED
+
+A handler runs in the very worker that runs it in a pod: timeouts, retries, cancellation, progress, batches and messages
+are the real ones. Several agents on one queue talk to one another.
+
+    async def test_it_greets() -> None:
+        async with memory_queue() as queue, running(handle, queue):
+            assert await result(queue, TaskRequest(payload={"name": "Ada"})) == {"greeting": "Hello, Ada!"}
 """
 
 import contextlib
@@ -28,10 +35,11 @@ from typing import Any
 
 from agent_runtime.queue.memory import ManualClock, MemoryTaskQueue
 from agent_runtime.queue.memory_clock import Clock
+from agent_runtime.testing.agents import outcome, result, running
 from kubeagents_api.runtime_config import queue_config
 from kubeagents_api.task_queue import TaskQueueSpec
 
-__all__ = ["ManualClock", "MemoryTaskQueue", "memory_queue"]
+__all__ = ["ManualClock", "MemoryTaskQueue", "memory_queue", "outcome", "result", "running"]
 
 
 @contextlib.asynccontextmanager

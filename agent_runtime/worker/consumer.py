@@ -2,38 +2,45 @@
 """The process of an Agent: puts slots, settlement, leases and heart together, and ends them in order."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import cast
 
 from prometheus_client import CollectorRegistry
 
-from agent_runtime.agent import Handler
+from agent_runtime.agent import BatchHandler, Handler, StopReason
+from agent_runtime.agent.attempt import CANCEL_GRACE_SECONDS
+from agent_runtime.agent.process import AgentProcess
 from agent_runtime.cancellation import end
 from agent_runtime.queue.base import Beat, Claim, TaskQueue, Worker
 from agent_runtime.telemetry.link import Link
 from agent_runtime.telemetry.metrics import RUNTIME_VERSION
 from agent_runtime.telemetry.probes import Report, all_of
 from agent_runtime.worker.backoff import Backoff
+from agent_runtime.worker.batches import Batches
+from agent_runtime.worker.claiming import Claiming
+from agent_runtime.worker.clocks import Clocks
 from agent_runtime.worker.heart import Heart
 from agent_runtime.worker.leases import Leases
 from agent_runtime.worker.metrics import WorkerMetrics
+from agent_runtime.worker.revocations import Revocations
 from agent_runtime.worker.settlement import Settlement
-from agent_runtime.worker.slots import CANCEL_GRACE_SECONDS, Slots, Stop
+from agent_runtime.worker.singles import Singles
+from agent_runtime.worker.slots import Slots, Work
+from agent_runtime.worker.speech import Speech
+from agent_runtime.worker.verdicts import Verdicts
 from kubeagents_api.errors import QueueUnavailableError
 from kubeagents_api.runtime_config import AgentConfig
 
 _log = logging.getLogger(__name__)
 
-CLAIM_WAIT_SECONDS = 5.0
-"""How long one claim waits for work."""
-_CLAIM_BATCH = 256
-_CLAIM_STALE_SECONDS = 15.0
-"""A claim that has not come back after this long is a sign of trouble: it waits for 5 s at most."""
 _STUCK_SECONDS = 60.0
 """Without any turn of the claim loop for this long, only a restart helps."""
+_ALIVE_SECONDS = 15.0
+_ALIVE_BEATS = 3
+"""A process that has missed as many of our own beats, or for this long, is not sent broadcasts."""
 LAST_WORDS_SECONDS = 5.0
 """At the end of a drain: time to record, give back and sign off."""
 
@@ -46,42 +53,74 @@ class Consumer:
         config: AgentConfig,
         *,
         instance: str,
-        handler: Handler,
+        handler: Handler | BatchHandler,
         queue: TaskQueue,
         link: Link,
         registry: CollectorRegistry,
     ) -> None:
         self._config = config
-        self._worker = Worker(agent=config.name, instance=instance)
+        self._worker = Worker(agent=config.name, instance=instance, capabilities=tuple(config.capabilities))
         self._queue = queue
         self._link = link
         self._metrics = WorkerMetrics(registry)
         self._started_at_ms = int(time.time() * 1000)
         self._draining = asyncio.Event()
-        self._turned_at = monotonic()
-        """When the claim loop last made a turn."""
-        self._claiming = False
-        """The last claim came back."""
-        self._claimed_at = monotonic()
-        """When a claim last came back, or all slots were last taken."""
-        self._room = asyncio.Event()
-        self._settlement = Settlement(queue, link=link, metrics=self._metrics, on_room=self._room.set)
+        self._settlement = Settlement(queue, link=link, metrics=self._metrics, on_room=self._room)
         self._slots = Slots(
             concurrency=config.concurrency,
-            handler=handler,
-            worker=self._worker,
-            queue_name=config.queue.name,
-            max_result_bytes=config.queue.max_payload_bytes,
             metrics=self._metrics,
             on_outcome=self._settlement.add,
-            on_room=self._room.set,
+            on_room=self._room,
+        )
+        self._claiming = Claiming(
+            queue, worker=self._worker, concurrency=config.concurrency, slots=self._slots, link=link, full=self._full
         )
         self._leases = Leases(queue, slots=self._slots, link=link, lease_seconds=config.queue.lease_seconds)
         self._heart = Heart(queue, beat=self._beat, seconds=config.heartbeat_seconds, link=link)
+        self._revocations = Revocations(
+            queue, worker=self._worker, link=link, on_revoked=self._slots.revoked, on_gap=self._leases.look_now
+        )
+        self._process = AgentProcess(
+            worker=self._worker,
+            queue=queue,
+            max_payload_bytes=config.queue.max_payload_bytes,
+            alive_seconds=max(_ALIVE_SECONDS, _ALIVE_BEATS * config.heartbeat_seconds),
+            voice=Speech(queue, link=link, on_lost=self._slots.lost).voice,
+        )
+        self._slots.work = self._work(handler)
+
+    def _work(self, handler: Handler | BatchHandler) -> Work:
+        config, slots = self._config, self._slots
+        verdicts = Verdicts(max_result_bytes=config.queue.max_payload_bytes)
+        clocks = Clocks(on_timeout=slots.stop, on_deadline=self._revocations.deadline_passed)
+        if config.batch is None:
+            return Singles(
+                cast("Handler", handler),
+                process=self._process,
+                verdicts=verdicts,
+                clocks=clocks,
+                on_end=slots.ended,
+                crashed=slots.crashed,
+            )
+        return Batches(
+            cast("BatchHandler", handler),
+            config.batch,
+            concurrency=config.concurrency,
+            process=self._process,
+            verdicts=verdicts,
+            clocks=clocks,
+            on_end=slots.ended,
+            crashed=slots.crashed,
+        )
+
+    @property
+    def running(self) -> int:
+        """How many tasks it works on."""
+        return self._slots.running
 
     def live(self) -> Report:
         """Whether the claim loop makes turns; it does at least every 5 s, whatever Redis and the handlers do."""
-        still = monotonic() - self._turned_at
+        still = monotonic() - self._claiming.turned_at
         stuck = not self._draining.is_set() and still > _STUCK_SECONDS
         return all_of({"claiming": f"the claim loop has not moved for {still:.0f} s" if stuck else None})
 
@@ -91,73 +130,48 @@ class Consumer:
             {
                 "handler": None,  # this object exists, so it is loaded
                 "queue": self._link.trouble,
-                "claiming": self._claim_trouble(),
+                "claiming": self._claiming.trouble,
                 "heartbeat": self._heart.trouble,
                 "draining": "the process is stopping and takes no new tasks" if self._draining.is_set() else None,
             }
         )
 
+    async def known(self) -> None:
+        """Wait until the registry knows this process."""
+        await self._heart.known.wait()
+
     async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Work until `stop`, then drain; `hurry` cuts the drain short. Whatever breaks in here is raised."""
         async with asyncio.TaskGroup() as group:
-            claiming = group.create_task(self._claim(), name="claim")
+            claiming = [
+                group.create_task(self._claiming.run(), name="claim"),
+                group.create_task(self._claiming.run_second(), name="claim-more"),
+            ]
             beating = group.create_task(self._heart.run(), name="heart")
             background = [
                 group.create_task(self._settlement.run(), name="settle"),
                 group.create_task(self._leases.run(), name="leases"),
+                group.create_task(self._revocations.run(), name="revocations"),
+                group.create_task(self._revocations.look_at_deadlines(), name="deadlines"),
                 group.create_task(self._crash(), name="crash"),
             ]
             await stop.wait()
             self._draining.set()
+            self._claiming.stop()
+            self._slots.work.hurry()
             self._heart.beat_now()
-            await end(claiming)
+            await end(*claiming)
             await self._finish(hurry)
             await end(beating)  # or a late beat would bring back what `leave` forgets
             await self._sign_off()
             await end(*background)
 
-    async def _claim(self) -> None:
-        backoff = Backoff()
-        while not self._draining.is_set():
-            self._turned_at = monotonic()
-            if self._full():
-                self._room.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(CLAIM_WAIT_SECONDS):
-                        await self._room.wait()
-                self._claimed_at = monotonic()
-                continue
-            limit = min(self._slots.free, _CLAIM_BATCH)
-            # The first claim does not wait for work, so that it is known at once whether claiming works.
-            wait = CLAIM_WAIT_SECONDS if self._claiming else 0.0
-            try:
-                claims = await self._queue.claim(self._worker, limit=limit, wait_seconds=wait)
-            except QueueUnavailableError as error:
-                self._link.failed(error)
-                self._claiming = False
-                await asyncio.sleep(backoff.pause())
-                continue
-            self._link.answered()
-            backoff.reset()
-            self._claiming = True
-            self._claimed_at = monotonic()
-            if claims and self._draining.is_set():  # the cancellation came too late to stop the claim
-                self._slots.given_back += claims
-            elif claims:
-                self._slots.begin(claims)
-                await asyncio.sleep(0)  # let them begin: what does nothing is over by then, and its slot free
-
     def _full(self) -> bool:
         # Outcomes that Redis has not taken yet count too, or an outage of settling alone would pile them up.
         return self._slots.free <= 0 or self._settlement.pending > self._config.concurrency
 
-    def _claim_trouble(self) -> str | None:
-        if not self._claiming:
-            return "no claim has come back yet"
-        silent = monotonic() - self._claimed_at
-        if self._slots.free > 0 and silent > _CLAIM_STALE_SECONDS:
-            return f"no claim has come back for {silent:.0f} s"
-        return None
+    def _room(self) -> None:
+        self._claiming.room()
 
     async def _crash(self) -> None:
         await self._slots.crashed
@@ -169,7 +183,7 @@ class Consumer:
             _log.info("stopping: %d tasks run, they have %d s to finish", self._slots.running, seconds)
             await _first_of(self._slots.all_ended(), hurry.wait(), timeout=seconds)
         for attempt in self._slots.attempts():
-            self._slots.stop(attempt.claim, Stop.DRAIN)
+            self._slots.stop(attempt, StopReason.DRAIN)
         await _first_of(self._slots.all_ended(), timeout=CANCEL_GRACE_SECONDS)
 
     async def _sign_off(self) -> None:
@@ -178,6 +192,7 @@ class Consumer:
         unfinished = [*self._slots.given_back, *(attempt.claim for attempt in self._slots.attempts())]
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._process.settled()
                 await self._settlement.flushed()
                 if unfinished:
                     await self._insist(lambda: self._release(unfinished))

@@ -25,6 +25,8 @@ class Heart:
         self._link = link
         self._hurry = asyncio.Event()
         self._accepted_at: float | None = None
+        self.known = asyncio.Event()
+        """The registry has accepted a beat."""
 
     @property
     def trouble(self) -> str | None:
@@ -51,6 +53,7 @@ class Heart:
             else:
                 self._link.answered()
                 self._accepted_at = monotonic()
+                self.known.set()
                 backoff.reset()
                 pause = self._seconds
             with contextlib.suppress(TimeoutError):

@@ -2,12 +2,14 @@
 """Renews the leases of what runs, and stops what is not ours any more."""
 
 import asyncio
+import contextlib
 import logging
 
+from agent_runtime.agent.attempt import Attempt
 from agent_runtime.queue.base import Claim, TaskQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
-from agent_runtime.worker.slots import Attempt, Slots, Stop
+from agent_runtime.worker.slots import Slots
 from kubeagents_api.errors import QueueUnavailableError
 
 _log = logging.getLogger(__name__)
@@ -22,13 +24,21 @@ class Leases:
         self._link = link
         self._interval = lease_seconds / 3
         self._given_up: set[Claim] = set()
+        self._hurry = asyncio.Event()
+
+    def look_now(self) -> None:
+        """Do not wait for the next turn: see at once whether something is not ours any more."""
+        self._hurry.set()
 
     async def run(self) -> None:
         """Renew until cancelled."""
         backoff = Backoff()
         pause = self._interval
         while True:
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+            self._hurry.clear()
             pause = self._interval
             claims = self._to_renew()
             if not claims:
@@ -43,13 +53,13 @@ class Leases:
             self._link.answered()
             backoff.reset()
             for claim in lost:
-                self._slots.stop(claim, Stop.LOST)
+                self._slots.lost(claim)
 
     def _to_renew(self) -> list[Claim]:
         attempts = self._slots.attempts()
         stuck = [attempt for attempt in attempts if attempt.ignores_cancellation]
         self._report(stuck)
-        return [attempt.claim for attempt in attempts if not attempt.ignores_cancellation]
+        return [attempt.claim for attempt in attempts if not (attempt.ignores_cancellation or attempt.fenced)]
 
     def _report(self, stuck: list[Attempt]) -> None:
         for attempt in stuck:

@@ -13,7 +13,7 @@ class WorkerMetrics:
         attempts = Counter(
             "kubeagents_agent_attempts_total",
             "Attempts that ended: succeeded, failed (may be retried), refused (failed for good), released (given back "
-            "while draining), lost (somebody else has the task now).",
+            "while draining), revoked (the task was cancelled or has expired), lost (somebody else has the task now).",
             ["outcome"],
             registry=registry,
         )
@@ -21,6 +21,7 @@ class WorkerMetrics:
         self.failed = attempts.labels("failed")
         self.refused = attempts.labels("refused")
         self.released = attempts.labels("released")
+        self.revoked = attempts.labels("revoked")
         self.lost = attempts.labels("lost")
         self.seconds = Histogram(
             "kubeagents_agent_attempt_seconds",

@@ -188,7 +188,10 @@ def test_the_metrics_count_attempts_by_how_they_ended(system: System) -> None:
     central = system.central(queue).ready()
     final(central, *submit(central, "nothing special", "nothing special", "error", "permanent"))
     eventually(
-        lambda: attempts(agent) == {"succeeded": 2.0, "failed": 2.0, "refused": 1.0, "released": 0.0, "lost": 0.0},
+        lambda: (
+            attempts(agent)
+            == {"succeeded": 2.0, "failed": 2.0, "refused": 1.0, "released": 0.0, "revoked": 0.0, "lost": 0.0}
+        ),
         what=f"the outcomes are counted: {attempts(agent)}",
     )
     text = agent.get("/metrics").text

@@ -8,15 +8,22 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agent_runtime.agent import Context, Handler, Task
+from agent_runtime.agent import Context, Handler, StopReason, Task
+from agent_runtime.agent.process import AgentProcess
 from agent_runtime.queue.base import Claim, Failed, Outcome, Succeeded, TaskQueue, Worker
 from agent_runtime.telemetry.link import Link
 from agent_runtime.telemetry.metrics import LinkMetrics
+from agent_runtime.testing import MemoryTaskQueue
 from agent_runtime.worker.backoff import Backoff
+from agent_runtime.worker.clocks import Clocks
 from agent_runtime.worker.metrics import WorkerMetrics
 from agent_runtime.worker.settlement import Settlement
-from agent_runtime.worker.slots import Slots, Stop
+from agent_runtime.worker.singles import Singles
+from agent_runtime.worker.slots import Slots
+from agent_runtime.worker.speech import Speech
+from agent_runtime.worker.verdicts import Verdicts
 from kubeagents_api.errors import QueueUnavailableError
+from kubeagents_api.runtime_config import QueueConfig
 
 
 def claim(task_id: str = "t", *, payload: bytes = b"null", timeout: float = 60) -> Claim:
@@ -35,16 +42,29 @@ def claim(task_id: str = "t", *, payload: bytes = b"null", timeout: float = 60) 
 
 
 def slots_of(handler: Handler, outcomes: list[Outcome]) -> Slots:
-    return Slots(
-        concurrency=4,
-        handler=handler,
-        worker=Worker(agent="echo", instance="echo-1"),
-        queue_name="main",
-        max_result_bytes=100,
-        metrics=WorkerMetrics(CollectorRegistry()),
-        on_outcome=outcomes.append,
-        on_room=lambda: None,
+    metrics = WorkerMetrics(CollectorRegistry())
+    slots = Slots(concurrency=4, metrics=metrics, on_outcome=outcomes.append, on_room=lambda: None)
+    queue = MemoryTaskQueue(QueueConfig(name="main", namespace="tests", url_env=""))
+    slots.work = Singles(
+        handler,
+        process=AgentProcess(
+            worker=Worker(agent="echo", instance="echo-1"),
+            queue=queue,
+            max_payload_bytes=100,
+            alive_seconds=15,
+            voice=Speech(queue, link=Link("main", metrics=LinkMetrics(CollectorRegistry())), on_lost=slots.lost).voice,
+        ),
+        verdicts=Verdicts(max_result_bytes=100),
+        clocks=Clocks(on_timeout=slots.stop, on_deadline=lambda: None),
+        on_end=slots.ended,
+        crashed=slots.crashed,
     )
+    return slots
+
+
+def stop_all(slots: Slots, reason: StopReason) -> None:
+    for attempt in slots.attempts():
+        slots.stop(attempt, reason)
 
 
 async def forever(task: Task, ctx: Context) -> None:
@@ -79,20 +99,21 @@ async def test_a_payload_that_is_no_json_fails_for_good() -> None:
 
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize(("reason", "recorded", "given_back"), [
-    (Stop.TIMEOUT, ["TIMEOUT"], []),
-    (Stop.LOST, [], []),
-    (Stop.DRAIN, [], ["t"]),
+    (StopReason.TIMEOUT, ["TIMEOUT"], []),
+    (StopReason.LOST, [], []),
+    (StopReason.CANCELLED, [], []),
+    (StopReason.DRAIN, [], ["t"]),
 ])  # fmt: skip
 async def test_a_stopped_attempt_ends_as_its_reason_says_even_if_it_had_not_begun(
-    begun: bool, reason: Stop, recorded: list[str], given_back: list[str]
+    begun: bool, reason: StopReason, recorded: list[str], given_back: list[str]
 ) -> None:
     outcomes: list[Outcome] = []
     slots = slots_of(forever, outcomes)
     slots.begin([claim()])
     if begun:
         await asyncio.sleep(0)
-    slots.stop(claim(), reason)
-    slots.stop(claim(), Stop.LOST)  # the first reason counts
+    stop_all(slots, reason)
+    stop_all(slots, StopReason.LOST)  # the first reason counts
     await slots.all_ended()
     assert [outcome.code for outcome in outcomes if isinstance(outcome, Failed)] == recorded
     assert [back.id for back in slots.given_back] == given_back
@@ -106,12 +127,12 @@ async def test_what_a_cancelled_handler_still_returns_counts_only_while_draining
             return "just in time"
         raise AssertionError
 
-    for reason, result in ((Stop.DRAIN, b'"just in time"'), (Stop.TIMEOUT, None), (Stop.LOST, None)):
+    for reason, result in ((StopReason.DRAIN, b'"just in time"'), (StopReason.TIMEOUT, None), (StopReason.LOST, None)):
         outcomes: list[Outcome] = []
         slots = slots_of(hurry, outcomes)
         slots.begin([claim()])
         await asyncio.sleep(0)
-        slots.stop(claim(), reason)
+        stop_all(slots, reason)
         await slots.all_ended()
         assert next((o.result for o in outcomes if isinstance(o, Succeeded)), None) == result
 

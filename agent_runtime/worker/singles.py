@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a handler that takes one task at a time.
+
+A handler that never waits for anything costs no asyncio task, no timer and no turn of the event loop: one runner works
+on one claim after the other. The first time that a handler has to wait, its runner stays with it until it ends, and
+others take what is left. So a claim is worked on at once, whatever the handlers before it do.
+
+Each attempt has a context (in the sense of `contextvars`) of its own, though several may share an asyncio task: what
+one handler sets there, no other sees. A runner that has been cancelled is not used again.
+"""
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextvars import Context as Variables
+from contextvars import copy_context
+from time import monotonic
+from typing import Any, cast
+
+import orjson
+
+from agent_runtime.agent import Context, Handler, StopReason, Task
+from agent_runtime.agent.attempt import Attempt
+from agent_runtime.agent.process import AgentProcess
+from agent_runtime.queue.base import Outcome
+from agent_runtime.telemetry import logs
+from agent_runtime.worker.clocks import Clocks
+from agent_runtime.worker.speech import last_words
+from agent_runtime.worker.verdicts import Verdicts
+
+_TURN_SECONDS = 0.005
+"""How long handlers that do not wait keep the event loop to themselves, one after the other."""
+
+
+class Singles:
+    """Runs each attempt by itself."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        process: AgentProcess,
+        verdicts: Verdicts,
+        clocks: Clocks,
+        on_end: Callable[[Attempt, Outcome | None], None],
+        crashed: "asyncio.Future[None]",
+    ) -> None:
+        self._handler = handler
+        self._process = process
+        self._verdicts = verdicts
+        self._clocks = clocks
+        self._on_end = on_end
+        self._crashed = crashed
+        self._loop = asyncio.get_running_loop()
+        self._backlog: deque[Attempt] = deque()
+        self._starting = 0
+        """Runners that have been made and have not begun."""
+        self._runners: set[asyncio.Task[None]] = set()
+
+    def begin(self, attempts: Sequence[Attempt]) -> None:
+        """Work on the attempts, each in its own time."""
+        self._backlog.extend(attempts)
+        self._start(1)
+
+    def stop(self, attempt: Attempt) -> None:
+        """It has been told to stop."""
+        attempt.cancel()
+
+    def hurry(self) -> None:
+        """Nothing waits here that could be hurried."""
+
+    def _start(self, count: int) -> None:
+        for _ in range(count):
+            runner = self._loop.create_task(self._work())
+            self._runners.add(runner)  # or it could be collected as garbage while it waits
+            self._starting += 1
+
+    async def _work(self) -> None:
+        self._starting -= 1
+        backlog = self._backlog
+        runner = cast("asyncio.Task[None]", asyncio.current_task())
+        since = monotonic()
+        try:
+            while backlog:
+                attempt = backlog.popleft()
+                attempt.task = runner
+                await self._run(attempt)
+                if runner.cancelling():  # it may carry a cancellation that was meant for what has ended
+                    self._start(1 if backlog else 0)
+                    return
+                if backlog and monotonic() - since > _TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    since = monotonic()
+        except BaseException as bug:
+            if not self._crashed.done():
+                self._crashed.set_exception(bug)
+            raise
+        finally:
+            self._runners.discard(runner)
+
+    async def _run(self, attempt: Attempt) -> None:
+        """From the claim to the outcome. Raises what is no handler's fault."""
+        attempt.begun_at = monotonic()
+        outcome = await self._outcome(attempt)
+        if attempt.voice is not None:
+            outcome = await last_words(attempt, outcome, self._verdicts)
+        self._on_end(attempt, outcome)
+
+    async def _outcome(self, attempt: Attempt) -> Outcome | None:
+        claim = attempt.claim
+        try:
+            payload = orjson.loads(claim.payload)
+        except orjson.JSONDecodeError as error:
+            return self._verdicts.unreadable(claim, error)
+        failure: BaseException
+        try:
+            if attempt.stop is None:
+                variables = copy_context()
+                coroutine = variables.run(self._call, attempt, Task.of(claim, payload))
+                try:
+                    waits_for = variables.run(coroutine.send, None)
+                except StopIteration as done:
+                    value = done.value
+                else:
+                    self._waiting(attempt)
+                    try:
+                        value = await _rest(coroutine, variables, waits_for)
+                    finally:
+                        attempt.disarm()
+                if attempt.stop in (None, StopReason.DRAIN):
+                    return self._verdicts.success(claim, value)
+            failure = asyncio.CancelledError()
+        # SystemExit: a handler that calls sys.exit() fails its task, it does not take the others down with it.
+        except (asyncio.CancelledError, Exception, SystemExit) as error:
+            failure = error
+        return self._verdicts.failure(claim, failure) if attempt.stop is None else self._verdicts.stopped(attempt)
+
+    def _call(self, attempt: Attempt, task: Task) -> Coroutine[Any, Any, Any]:
+        logs.bind({"task": task.id})
+        called = self._handler(task, Context(self._process, attempt))
+        return called if called.__class__ is types.CoroutineType else _awaited(called)
+
+    def _waiting(self, attempt: Attempt) -> None:
+        """The handler waits for something: from here on its time counts, and others take over what is left."""
+        left = attempt.claim.timeout_seconds - (monotonic() - attempt.begun_at)
+        self._clocks.set_timeout((attempt,), left)
+        self._clocks.set_deadline(attempt)
+        self._start(len(self._backlog) - self._starting)
+
+
+async def _awaited(called: Any) -> Any:
+    return await called
+
+
+@types.coroutine
+def _rest(coroutine: Coroutine[Any, Any, Any], variables: Variables, waits_for: Any) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that waits for something, always with its own context variables."""
+    while True:
+        try:
+            try:
+                sent = yield waits_for
+            except GeneratorExit:
+                variables.run(coroutine.close)
+                raise
+            except BaseException as error:
+                waits_for = variables.run(coroutine.throw, error)
+            else:
+                waits_for = variables.run(coroutine.send, sent)
+        except StopIteration as done:
+            return done.value
