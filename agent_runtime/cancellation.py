@@ -6,11 +6,12 @@ in the same turn of the loop, and Redis' client waits that way. A loop whose onl
 """
 
 import asyncio
+from typing import Any
 
 _ASK_AGAIN_SECONDS = 0.2
 
 
-async def end(*tasks: "asyncio.Task[None]") -> None:
+async def end(*tasks: "asyncio.Task[Any]") -> None:
     """Cancel the tasks, as often as it takes, and wait until they have ended. Their errors are left to their owner."""
     pending = {task for task in tasks if not task.done()}
     while pending:

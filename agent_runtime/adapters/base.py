@@ -118,8 +118,8 @@ class Core(Protocol):
         ...
 
     async def events(self, queue: str, *, after: str, limit: int, wait_seconds: float) -> Sequence[TaskEvent]:
-        """What happened after the offset, oldest first; `$` stands for now. Waits for the first one; none if the time
-        is over or the process drains. Raises InvalidTaskError for a bad offset."""
+        """What happened after the offset, oldest first; empty for the oldest that is kept, `$` for the newest. Waits
+        for the first one; none if the time is over or the process drains. Raises InvalidTaskError for a bad offset."""
         ...
 
     async def schedules(self, queue: str) -> Sequence[ScheduleInfo]:

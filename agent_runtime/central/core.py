@@ -156,10 +156,16 @@ class Central:
         await served.ask(served.queue.set_gate(gate, shut=shut, by=by))
 
     async def events(self, queue: str, *, after: str, limit: int, wait_seconds: float) -> Sequence[TaskEvent]:
-        """What happened after the offset; none if the process drains meanwhile."""
+        """What happened after the offset; none if the time is over or the process drains."""
         served = self._served(queue)
-        call = served.queue.events(after=after, limit=limit, wait_seconds=wait_seconds)
-        return await self._unless_drained(served.ask(call)) or []
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_seconds
+        while True:
+            left = max(0.0, until - loop.time())
+            call = served.queue.events(after=after, limit=limit, wait_seconds=left)
+            found = await self._unless_drained(served.ask(call))
+            if found or found is None or left == 0:
+                return found or []
 
     async def schedules(self, queue: str) -> Sequence[ScheduleInfo]:
         """The schedules of a queue."""

@@ -93,6 +93,10 @@ class RuntimeProcess:
         """POST JSON to its port."""
         return httpx.post(self.base_url + path, json=body, timeout=60, trust_env=False)
 
+    def delete(self, path: str, **parameters: Any) -> httpx.Response:
+        """DELETE on its port."""
+        return httpx.delete(self.base_url + path, params=parameters or None, timeout=30, trust_env=False)
+
     def signal(self, number: signal.Signals) -> None:
         self.running.send_signal(number)
 

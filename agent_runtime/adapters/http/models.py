@@ -255,7 +255,8 @@ class EventsQuery(ApiModel):
     """Query of events."""
 
     after: Offset = ""
-    """The offset after which to read: `next` of the page before. Empty for the oldest that is kept, `$` for now."""
+    """The offset after which to read: `next` of the page before. Empty to begin with the oldest that is
+    kept, `$` with the newest."""
     limit: int = Field(default=100, ge=1, le=1000)
     """About how many, at most."""
     wait_seconds: Seconds = 0.0

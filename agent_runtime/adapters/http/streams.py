@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.http.answers import CLIENT_GONE, QueueName, TaskPath, as_json, unless_gone
 from agent_runtime.adapters.http.models import Events, EventsQuery, StreamEnd, StreamQuery
+from agent_runtime.cancellation import end
 from agent_runtime.telemetry.http_server import error_body
 from kubeagents_api.errors import KubeagentsError, TaskNotFoundError
 
@@ -114,17 +115,23 @@ class _JsonLines:
         return error + b"\n"
 
 
-Items = AsyncGenerator[tuple[str, BaseModel], None]
+Item = tuple[str, BaseModel]
+"""With its offset; without for the last one."""
+Items = AsyncGenerator[Item, None]
 Form = _EventStream | _JsonLines
+
+
+async def _next(items: Items) -> Item | None:
+    return await anext(items, None)
 
 
 async def _opened(items: Items, request: Request, form: Form) -> Response:
     """The answer that streams the items. Raises what goes wrong before the first one."""
-    first = asyncio.ensure_future(anext(items, None))
+    first = asyncio.create_task(_next(items))
     try:
         await asyncio.wait({first}, timeout=_FIRST_SECONDS)
     except asyncio.CancelledError:
-        first.cancel()
+        await end(first)
         raise
     if first.done():
         first.result()
@@ -134,9 +141,7 @@ async def _opened(items: Items, request: Request, form: Form) -> Response:
 class _Live(Response):
     """Sends items as they come, until there are no more or the client has gone."""
 
-    def __init__(
-        self, items: Items, first: "asyncio.Future[tuple[str, BaseModel] | None]", request: Request, form: Form
-    ) -> None:
+    def __init__(self, items: Items, first: asyncio.Task[Item | None], request: Request, form: Form) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(media_type=form.media_type, headers=headers)
         del self.headers["content-length"]
@@ -152,8 +157,7 @@ class _Live(Response):
             async with unless_gone(self._request):
                 await self._send_all(send)
         finally:
-            self._next.cancel()
-            await asyncio.wait({self._next})
+            await end(self._next)
             await self._items.aclose()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -170,7 +174,7 @@ class _Live(Response):
                     return
                 else:
                     await send_part(self._form.item(*found))
-                    self._next = asyncio.ensure_future(anext(self._items, None))
+                    self._next = asyncio.create_task(_next(self._items))
             except KubeagentsError as error:
                 await send_part(self._form.fault(error_body(str(error), code=error.code)))
                 return

@@ -13,7 +13,7 @@ def test_a_task_travels_through_http_queue_and_handler_and_back(system: System) 
     central = system.central().ready()
     answer = central.post("/v1/tasks", {"id": "first", "type": "greeting", "priority": 7, "payload": {"n": 1}})
     assert answer.status_code == 201
-    assert answer.json() == {"id": "first", "queue": "main", "state": "queued"}
+    assert answer.json() == {"id": "first", "queue": "main", "state": "queued", "merged": False}
     answer = central.get("/v1/queues/main/tasks/first/result", timeoutSeconds=20)
     assert answer.status_code == 200
     task = answer.json()

@@ -116,6 +116,17 @@ def test_openapi_describes_every_operation_with_its_errors(system: System) -> No
         "POST /v1/queues/{queue}/results",
         "GET /v1/queues/{queue}/tasks/{task}",
         "GET /v1/queues/{queue}/tasks/{task}/result",
+        "GET /v1/queues/{queue}/tasks/{task}/stream",
+        "DELETE /v1/queues/{queue}/tasks/{task}",
+        "POST /v1/queues/{queue}/cancel",
+        "POST /v1/queues/{queue}/dead/replay",
+        "POST /v1/queues/{queue}/dead/purge",
+        "POST /v1/queues/{queue}/pause",
+        "POST /v1/queues/{queue}/resume",
+        "POST /v1/queues/{queue}/close",
+        "POST /v1/queues/{queue}/open",
+        "GET /v1/queues/{queue}/events",
+        "GET /v1/queues/{queue}/schedules",
         "GET /v1/agents",
         "GET /v1/agents/{agent}",
         "GET /v1/status",
@@ -148,6 +159,10 @@ def test_the_examples_of_the_documentation_work(system: System) -> None:
         assert central.post("/v1/tasks", {"id": task_id}).status_code == 201
     answer = central.post("/v1/queues/main/results", {**wait, "timeoutSeconds": 0})
     assert answer.json()["pending"] == wait["ids"]
+    for path in paths:
+        if "post" in paths[path] and path.startswith("/v1/queues/"):
+            asked = central.post(path.replace("{queue}", "main"), example(path))
+            assert asked.status_code == 200, f"{path}: {asked.text}"
 
 
 def test_an_agent_has_probes_and_nothing_else(system: System) -> None:
