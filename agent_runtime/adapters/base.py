@@ -68,9 +68,10 @@ class Core(Protocol):
         ...
 
     def named(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[TaskRequest]:
-        """The tasks; those with an idempotency key have an id, where the queue lets us choose.
+        """The tasks; those with an idempotency key have an id.
 
-        If `submit` returns another id for one that has an id, it was merged with that earlier task.
+        If `submit` returns another id for one that has an id, it was merged with that earlier task. Raises
+        InvalidTaskError for a batch that no shard of the queue takes.
         """
         ...
 

@@ -11,7 +11,7 @@ from agent_runtime.central.schedules import Plan
 from agent_runtime.central.served import ServedQueue
 from agent_runtime.leader.base import Elector
 from agent_runtime.queue.base import Gate
-from agent_runtime.queue.records import new_ids
+from agent_runtime.queue.sharding import choose_shard, made_up_ids
 from kubeagents_api.errors import QueueNotFoundError
 from kubeagents_api.runtime_config import CentralAgentConfig
 from kubeagents_api.schedule_info import ScheduleInfo
@@ -95,9 +95,10 @@ class Central:
 
     def named(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[TaskRequest]:
         """The tasks; those with an idempotency key have an id, so that one can tell whether they were merged."""
-        if self._served(queue).config.shards > 1 or not any(task.idempotency_key and not task.id for task in tasks):
+        if not any(task.idempotency_key and not task.id for task in tasks):
             return tasks
-        made_up = iter(new_ids(len(tasks)))
+        config = self._served(queue).config
+        made_up = iter(made_up_ids(len(tasks), shard=choose_shard(tasks, config) or 0, shards=config.shards))
         return [
             task.model_copy(update={"id": next(made_up)}) if task.idempotency_key and not task.id else task
             for task in tasks

@@ -3,9 +3,11 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from agent_runtime.central.core import Central
 from agent_runtime.central.served import ServedQueue
@@ -18,6 +20,30 @@ _LOOK_AGAIN_SECONDS = 1.0
 """While a queue does not answer."""
 _STUCK_SECONDS = 60.0
 """Without any look at any queue for this long, only a restart helps: a look takes some seconds at most."""
+
+
+class _Totals(Collector):
+    """What has become of the tasks of each queue since it exists. Counted in Redis, so all pods show the same."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, QueueStats] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The figures of the last look."""
+        submitted = CounterMetricFamily(
+            "kubeagents_queue_submitted_tasks", "Tasks that have been queued since the queue exists.", labels=["queue"]
+        )
+        ended = CounterMetricFamily(
+            "kubeagents_queue_ended_tasks",
+            "Tasks that have ended since the queue exists, by how; failed counts the dead, too.",
+            labels=["queue", "state"],
+        )
+        for queue, stats in self.seen.items():
+            submitted.add_metric([queue], stats.submitted_total)
+            for state in ("succeeded", "failed", "cancelled", "expired"):
+                ended.add_metric([queue, state], getattr(stats, f"{state}_total"))
+        yield submitted
+        yield ended
 
 
 class Observer:
@@ -38,7 +64,18 @@ class Observer:
         self._seen: dict[str, set[str]] = {served.config.name: set() for served in queues}
         """The agents that the metrics show, by queue."""
         self._tasks = Gauge(
-            "kubeagents_queue_tasks", "Tasks in the queue by state.", ["queue", "state"], registry=registry
+            "kubeagents_queue_tasks",
+            "Tasks in the queue by state. Unroutable ones, which no known agent process takes, are queued, too.",
+            ["queue", "state"],
+            registry=registry,
+        )
+        self._totals = _Totals()
+        registry.register(self._totals)
+        self._shut = Gauge(
+            "kubeagents_queue_shut",
+            "1 while somebody has shut the gate: claims (the queue is paused), submissions (it is closed).",
+            ["queue", "gate"],
+            registry=registry,
         )
         self._oldest = Gauge(
             "kubeagents_queue_oldest_task_seconds",
@@ -90,8 +127,11 @@ class Observer:
 
     def _show(self, stats: QueueStats, instances: Sequence[InstanceInfo]) -> None:
         queue = stats.queue
-        for state in ("queued", "running", "scheduled", "dead"):
+        for state in ("queued", "running", "scheduled", "blocked", "dead", "unroutable"):
             self._tasks.labels(queue, state).set(getattr(stats, state))
+        self._totals.seen[queue] = stats
+        self._shut.labels(queue, "claims").set(bool(stats.paused_by))
+        self._shut.labels(queue, "submissions").set(bool(stats.closed_by))
         age = time.time() - stats.oldest_at.timestamp() if stats.oldest_at is not None else 0.0
         self._oldest.labels(queue).set(max(0.0, age))
         agents = {instance.agent for instance in instances}

@@ -21,7 +21,7 @@ from kubeagents_api.task import (
 Seconds = Annotated[float, Field(ge=0, le=300)]
 By = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,126}[!-~])?$")]
 Reason = Annotated[str, Field(max_length=1000)]
-Offset = Annotated[str, Field(max_length=64)]
+Offset = Annotated[str, Field(max_length=4096)]
 
 
 class SubmittedTask(ApiModel):

@@ -58,8 +58,8 @@ def expect(found: object, wanted: object) -> bool:
 
 def waits(central: RuntimeProcess) -> float:
     """How many calls wait in the CentralAgent."""
-    (line,) = [line for line in central.get("/metrics").text.splitlines() if line.startswith("kubeagents_central_waits")]
-    return float(line.split()[1])
+    metrics = central.get("/metrics").text.splitlines()
+    return float(next(line for line in metrics if line.startswith("kubeagents_central_waits")).split()[1])
 
 
 def events(central: RuntimeProcess, **query: Any) -> dict[str, Any]:

@@ -80,6 +80,18 @@ def test_a_batch_says_which_tasks_were_merged(central: RuntimeProcess) -> None:
     assert figures(central)["queued"] == 3
 
 
+def test_merging_is_told_for_a_queue_in_shards_too(system: System) -> None:
+    central = system.central(system.queue(shards=4)).ready()
+    for key in ("a", "b", "c", "d", "e"):
+        first = central.post("/v1/tasks", {"idempotencyKey": key})
+        again = central.post("/v1/tasks", {"idempotencyKey": key})
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert again.json()["id"] == first.json()["id"]
+    events = central.get("/v1/queues/main/events").json()
+    assert sorted(event["kind"] for event in events["events"]) == ["merged"] * 5 + ["submitted"] * 5
+    assert central.get("/v1/queues/main/events", after=events["next"]).json()["events"] == []
+
+
 @pytest.mark.parametrize(
     ("task", "field"),
     [

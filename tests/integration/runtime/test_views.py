@@ -76,6 +76,32 @@ def test_the_status_has_queues_and_agents_in_one_look(system: System) -> None:
     )
 
 
+def test_the_metrics_of_a_queue_have_its_states_its_totals_and_its_gates(system: System) -> None:
+    central = system.central(instance="hub-2").ready()
+    ids = submit(central, 1, 2)
+    submit(central, 3, dependsOn=[ids[0]])
+    submit(central, 4, agent="nobody")
+    central.post("/v1/queues/main/cancel", {"ids": [ids[1]]})
+    central.post("/v1/queues/main/pause", {"by": "test"})
+    lines = [
+        'kubeagents_queue_tasks{queue="main",state="queued"} 2.0',
+        'kubeagents_queue_tasks{queue="main",state="blocked"} 1.0',
+        'kubeagents_queue_tasks{queue="main",state="unroutable"} 1.0',
+        'kubeagents_queue_submitted_tasks_total{queue="main"} 4.0',
+        'kubeagents_queue_ended_tasks_total{queue="main",state="cancelled"} 1.0',
+        'kubeagents_queue_ended_tasks_total{queue="main",state="succeeded"} 0.0',
+        'kubeagents_queue_shut{gate="claims",queue="main"} 1.0',
+        'kubeagents_queue_shut{gate="submissions",queue="main"} 0.0',
+    ]
+
+    def shown() -> bool:
+        text = central.get("/metrics").text
+        assert [line for line in lines if line not in text] == []
+        return True
+
+    eventually(shown, what="the metrics show it")
+
+
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_a_page_loads_nothing_from_elsewhere(system: System, path: str) -> None:
     answer = system.central().ready().get(path)
