@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from agent_runtime.queue.calls import Calls
-from agent_runtime.queue.connection import execute
+from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.records import Blob
 from kubeagents_api.errors import TaskNotFoundError
 

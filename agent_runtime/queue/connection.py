@@ -2,19 +2,18 @@
 """The way to the server: URL, connections, repeats, and the translation of Redis' errors into ours."""
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-import hiredis
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, ConnectionError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import AskError, RedisError, TimeoutError
 
+from agent_runtime.queue.exchange import SOCKET_TIMEOUT_SECONDS, CommandPool
 from agent_runtime.queue.faults import AUTH_ERRORS as AUTH_ERRORS
 from agent_runtime.queue.faults import PASSING_ERRORS, passes, read_only, redirected, refused
 from agent_runtime.queue.locators import locator_for
@@ -24,65 +23,13 @@ from kubeagents_api.errors import QueueAuthError, QueueUnavailableError
 
 T = TypeVar("T")
 
-SOCKET_TIMEOUT_SECONDS: Final = 5.0
-"""The longest wait for a connection, and for the answer to a command that does not block."""
 PATIENCE_SECONDS: Final = 5.0
 """How long a command is repeated before the caller is told. Long enough for most restarts and failovers."""
 MAX_CONNECTIONS: Final = 32
 """Commands in flight of one queue object; further ones wait for a free connection."""
-WAIT_MS: Final = 1000
-"""The longest wait for the replicas' confirmation, where the URL wants it; then the command is repeated."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 0.5
-
-
-class CommandPool(BlockingConnectionPool):
-    """Connections for commands that do not block."""
-
-    wait_replicas = 0
-    """How many replicas must have what a command has written before it counts as carried out."""
-
-
-async def execute(client: Redis, *command: str | bytes | int) -> Any:
-    """Send one command and return the raw answer.
-
-    redis-py's own way packs arguments in Python, which takes as long as all else that we do for a task; this packs
-    them in C.
-    """
-    pool = client.connection_pool
-    packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means a tuple of any length
-    replicas = pool.wait_replicas if isinstance(pool, CommandPool) else 0
-    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-    try:
-        if not replicas:
-            await _send(connection, packed)
-            return await connection.read_response()
-        wait = hiredis.pack_command(("WAIT", replicas, WAIT_MS))  # type: ignore[arg-type]  # as above
-        await _send(connection, packed + wait)
-        try:
-            answer = await connection.read_response()
-        except ResponseError:
-            with contextlib.suppress(RedisError, OSError):  # the first error is the one that matters
-                await connection.read_response()
-            raise
-        confirmed = await connection.read_response()
-    finally:
-        await pool.release(connection)
-    if confirmed < replicas:
-        raise TryAgainError(
-            f"{confirmed} of {replicas} replicas have confirmed a command within {WAIT_MS / 1000:g} s "
-            "(wait_replicas in the URL)"
-        )
-    return answer
-
-
-async def _send(connection: AbstractConnection, packed: bytes) -> None:
-    try:
-        await connection.send_packed_command(packed)
-    except RuntimeError as error:
-        # What uvloop says of a connection that has just broken, where asyncio would let us notice when we read.
-        raise ConnectionError(f"the connection is closed: {error}") from error
 
 
 class Server:
@@ -95,12 +42,7 @@ class Server:
         self._route = None if locator is None else Route(locator)
         self._place = target.path or str(target.nodes[0])
         options = self._options(target)
-        pool = CommandPool(
-            max_connections=MAX_CONNECTIONS,
-            timeout=SOCKET_TIMEOUT_SECONDS,
-            socket_timeout=SOCKET_TIMEOUT_SECONDS,
-            **options,
-        )
+        pool = CommandPool(max_connections=MAX_CONNECTIONS, **options)
         pool.wait_replicas = target.wait_replicas
         self.commands = Redis(connection_pool=pool)
         # Commands that block, and subscriptions. They do not take connections away from the others.
@@ -157,6 +99,8 @@ class Server:
                 passing = passes(error) or (self._route is not None and redirected(error))
                 if not passing or (repeated and time.monotonic() + pause > patience):
                     raise self.translated(error) from error
+                if self._route is not None and isinstance(error, TimeoutError):
+                    self._route.unsure()
                 if read_only(error):
                     await self._look_for_the_master()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from agent_runtime.queue import scripts
 from agent_runtime.queue.calls import LARGEST_CALL, Calls, parts_of
-from agent_runtime.queue.connection import execute
+from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.records import json_inside
 from agent_runtime.queue.scripts import Argument, Script
 from kubeagents_api.errors import InvalidTaskError

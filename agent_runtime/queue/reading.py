@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from agent_runtime.queue import scripts
 from agent_runtime.queue.blobs import BlobStore
 from agent_runtime.queue.calls import Calls, parts_of
-from agent_runtime.queue.connection import execute
+from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.records import Blob, StoredTask, blob_of, decode_parent
 from agent_runtime.queue.watching import Watch, Watches
 from kubeagents_api.errors import TaskNotFoundError

@@ -30,8 +30,9 @@ from agent_runtime.queue.base import (
 )
 from agent_runtime.queue.blobs import ORPHAN_SECONDS, BlobStore
 from agent_runtime.queue.calls import LARGEST_CALL, LONGEST_BLOCK_SECONDS, Calls, milliseconds, parts_of
-from agent_runtime.queue.connection import Server, execute
+from agent_runtime.queue.connection import Server
 from agent_runtime.queue.dead import DeadTasks
+from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.keys import ANY_LANE, Keys, agent_lane, capability_lane, instance_lane
 from agent_runtime.queue.reading import Reading
 from agent_runtime.queue.records import (
@@ -395,21 +396,21 @@ class RedisTaskQueue:
     async def storage(self) -> StorageInfo:
         """See TaskQueue.storage. Needs the INFO command only; CONFIG is often forbidden."""
 
-        async def ask(_: bool) -> tuple[float, dict[str, Any]]:
+        async def ask(_: bool) -> tuple[float, bytes]:
             client = self._calls.server.commands
             await execute(client, "PING")  # connects, if need be
             started = time.perf_counter()
             await execute(client, "PING")
             latency = time.perf_counter() - started
-            return latency * 1000, await client.info()
+            return latency * 1000, await execute(client, "INFO")
 
-        latency_ms, info = await self._calls.server.call(ask)
+        latency_ms, text = await self._calls.server.call(ask)
+        info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
         server = info.get("server_name", "redis")
-        policy = info.get("maxmemory_policy")
         return StorageInfo(
             server=f"{server} {info.get(f'{server}_version', 'of unknown version')}",
-            eviction_policy=None if policy is None else str(policy),
-            append_only=bool(info.get("aof_enabled")),
+            eviction_policy=info.get("maxmemory_policy"),
+            append_only=info.get("aof_enabled") == "1",
             latency_ms=latency_ms,
         )
 

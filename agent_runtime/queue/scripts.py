@@ -22,7 +22,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from agent_runtime.queue.connection import execute
+from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.keys import Keys
 
 _INCLUDE: Final = re.compile(r"^-- @include (\w+)\n", re.MULTILINE)
@@ -92,13 +92,13 @@ SUBMIT = _script(
     "submit",
     "records ready wake lanes lines lined parked positions tenants scheduled history deadlines blocked "
     "kids parents chunks keyed schedules dead totals events gates capped full room done sequence leases "
-    "running progress revoked",
+    "running progress said revoked",
     "keep result_ttl_s max_depth when_full dedup_ms schedule due count",
 )
 CLAIM = _script(
     "claim",
     "records ready wake lanes lines lined parked positions tenants rates scheduled leases running history "
-    "deadlines blocked kids parents chunks progress dead totals events gates capped full room done "
+    "deadlines blocked kids parents chunks progress said dead totals events gates capped full room done "
     "revoked sequence",
     "keep result_ttl_s nonce repeated limit lease_ms horizon_ms worker limits",
 )
@@ -110,7 +110,7 @@ EXTEND = _script(
 SETTLE = _script(
     "settle",
     "records ready wake lanes lines lined parked positions tenants scheduled leases running history "
-    "deadlines blocked kids parents chunks progress dead totals events capped full room done",
+    "deadlines blocked kids parents chunks progress said dead totals events capped full room done",
     "keep result_ttl_s",
 )
 RELEASE = _script(
@@ -122,7 +122,7 @@ RELEASE = _script(
 CANCEL = _script(
     "cancel",
     "records ready wake lanes lines lined parked positions tenants scheduled leases running history "
-    "deadlines blocked kids parents chunks progress dead totals events capped full room done revoked",
+    "deadlines blocked kids parents chunks progress said dead totals events capped full room done revoked",
     "keep result_ttl_s by message",
 )
 EMIT = _script(
@@ -137,7 +137,7 @@ READ = _script(
 STATS = _script(
     "stats",
     "records ready wake lanes lines lined parked positions tenants rates scheduled leases running history "
-    "deadlines blocked kids parents chunks progress dead totals events gates capped full room done "
+    "deadlines blocked kids parents chunks progress said dead totals events gates capped full room done "
     "revoked",
     "keep result_ttl_s",
 )
@@ -148,7 +148,7 @@ REPLAY = _script(
 )
 PURGE = _script(
     "purge",
-    "records chunks dead events",
+    "records chunks said dead events",
     "keep by",
 )
 GATE = _script(

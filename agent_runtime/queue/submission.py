@@ -18,7 +18,7 @@ from agent_runtime.cancellation import end
 from agent_runtime.queue import scripts
 from agent_runtime.queue.blobs import ORPHAN_SECONDS, BlobStore
 from agent_runtime.queue.calls import LARGEST_BATCH, LARGEST_BATCH_BYTES, Calls, milliseconds
-from agent_runtime.queue.connection import execute
+from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.records import (
     EncodedTask,
     duplicate,

@@ -10,7 +10,7 @@ import orjson
 from agent_runtime.queue import scripts
 from agent_runtime.queue.base import Claim, Partial, Progress
 from agent_runtime.queue.calls import LONGEST_BLOCK_SECONDS, Calls
-from agent_runtime.queue.connection import execute
+from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.records import moment
 from agent_runtime.queue.scripts import Argument, Held
 from kubeagents_api.errors import InvalidTaskError, PayloadTooLargeError
@@ -98,7 +98,7 @@ class EventLog:
             block = min(wait_seconds, LONGEST_BLOCK_SECONDS) if not found else 0.0
             for name, fields in await self._following(entry, limit, block):
                 found += _decode_entry(name.decode(), fields)
-        return found
+        return found[:limit]
 
     async def _newest(self) -> list[TaskEvent]:
         entries = await self._calls.server.call(

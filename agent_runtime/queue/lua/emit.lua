@@ -19,6 +19,7 @@ if token_of(hold) ~= token then
   return NOT_HELD
 end
 local stream, attempt = said .. id, attempt_of(hold)
+redis.call('HSETNX', progress, id, 'null') -- for whoever ends the task: it has said something
 for i = FIRST, #ARGV, 2 do
   redis.call('XADD', stream, 'MAXLEN', '~', keep_items, '*', 'k', ARGV[i], 'a', attempt, 'd', ARGV[i + 1])
   if ARGV[i] == 'progress' then

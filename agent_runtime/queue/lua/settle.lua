@@ -1,6 +1,6 @@
 -- Record how attempts ended: with a result, for good without one, or with another try to come.
 --
--- KEYS: records ready wake lanes lines lined parked positions tenants scheduled leases running history deadlines blocked kids parents chunks progress dead totals events capped full room done
+-- KEYS: records ready wake lanes lines lined parked positions tenants scheduled leases running history deadlines blocked kids parents chunks progress said dead totals events capped full room done
 -- ARGV: keep result_ttl_s
 --   then runs of neighbours that end the same way: kind, token, delay_ms, length,
 --   and for each attempt of the run: id, body
@@ -148,7 +148,9 @@ if #ended > 0 then
   redis.call('HDEL', running, unpack(ended))
   redis.call('ZREM', leases, unpack(ended))
   if any_progress then
-    redis.call('HDEL', progress, unpack(ended))
+    for _, id in ipairs(ended) do
+      fall_silent(id)
+    end
   end
   if #ended_ids == 0 then
     open_the_cap()

@@ -1,6 +1,6 @@
 -- Queue tasks: several submissions in one call, each of them all or none, one after the other.
 --
--- KEYS: records ready wake lanes lines lined parked positions tenants scheduled history deadlines blocked kids parents chunks keyed schedules dead totals events gates capped full room done sequence leases running progress revoked
+-- KEYS: records ready wake lanes lines lined parked positions tenants scheduled history deadlines blocked kids parents chunks keyed schedules dead totals events gates capped full room done sequence leases running progress said revoked
 -- ARGV: keep result_ttl_s max_depth when_full dedup_ms schedule due count
 --   then for each submission: nonce, number of its tasks, and runs of neighbours that go to the same place: lane,
 --   priority (0 to 9), extra, length, and for each task of the run: id, its record from `"flags":` on
@@ -156,6 +156,10 @@ local function has_room(size, submission)
   return false
 end
 
+local function has_fired()
+  return schedule ~= '' and tonumber(redis.call('HGET', schedules, schedule) or 0) >= tonumber(due)
+end
+
 -- Decide on one submission, in the order of what it depends on. Returns the verdict; if that is QUEUED also the runs
 -- to be written, and how many tasks they have.
 local function decide(submission)
@@ -174,6 +178,9 @@ local function decide(submission)
       for i = run.first, look and run.last or run.first - 1 do
         local owner = taken[ids[i]] or accepted[ids[i]]
         if owner and owner ~= nonce then
+          if has_fired() then
+            return { FIRED }
+          end
           return { DUPLICATE, i - first }
         end
         repeated = repeated or owner == nonce
@@ -193,11 +200,11 @@ local function decide(submission)
   if repeated then
     return verdict, {}, 0
   end
+  if has_fired() then
+    return { FIRED }
+  end
   if submissions_are_shut then
     return { CLOSED }
-  end
-  if schedule ~= '' and tonumber(redis.call('HGET', schedules, schedule) or 0) >= tonumber(due) then
-    return { FIRED }
   end
   for _, run in ipairs(fresh) do
     for _, parent in ipairs(run.extra and run.extra.parents or {}) do

@@ -8,7 +8,8 @@ import pytest
 import uvloop
 from redis.asyncio.connection import AbstractConnection
 
-from agent_runtime.queue.connection import Server, execute
+from agent_runtime.queue.connection import Server
+from agent_runtime.queue.exchange import execute
 from tests.support.redis_server import RedisServer
 
 

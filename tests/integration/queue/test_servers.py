@@ -150,7 +150,7 @@ async def test_a_server_that_is_not_there_is_named(open_test_queue: OpenQueue, m
 async def test_a_server_that_hangs_is_given_up(
     own_server: RedisServer, open_test_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent_runtime.queue.connection.SOCKET_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("agent_runtime.queue.exchange.SOCKET_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr("agent_runtime.queue.connection.PATIENCE_SECONDS", 0.1)
     queue = open_test_queue(url=own_server.url)
     await queue.stats()

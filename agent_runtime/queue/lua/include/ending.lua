@@ -18,6 +18,13 @@ local function forget_extras(id, head, final_state)
   end
 end
 
+-- A task that has ended says nothing more; what it has said is kept as long as its result.
+local function fall_silent(id)
+  if redis.call('HDEL', progress, id) == 1 then
+    redis.call('EXPIRE', said .. id, result_ttl_s)
+  end
+end
+
 -- Whether any task waits for another one; asked once for each call.
 local anyone_blocked
 local function someone_is_blocked()
@@ -123,7 +130,7 @@ local function cut_short(id, text, state, now, code, message, by)
   if hold then
     redis.call('HDEL', running, id)
     redis.call('ZREM', leases, id)
-    redis.call('HDEL', progress, id)
+    fall_silent(id)
     make_room(tenant_of(hold))
     opening = open_without_token(hold)
     redis.call('PUBLISH', revoked, id)
