@@ -26,11 +26,16 @@ _PASSWORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class TaskQueueReconcile:
-    """Reconciles TaskQueues. Remembers passwords that it has read, by the version of the Secret they are in."""
+    """Reconciles TaskQueues.
+
+    Remembers passwords that it has read, by the version of the Secret they are in, and what is wrong with schedules, by
+    generation: to find out that one is never due, it looks at the days of fifty years.
+    """
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._passwords: dict[Name, tuple[int, str]] = {}
+        self._faults: dict[Key, tuple[tuple[str, int], str | None]] = {}
 
     async def __call__(self, custom: Custom) -> float | None:
         """One pass. Raises ApiUnavailableError."""
@@ -56,7 +61,7 @@ class TaskQueueReconcile:
             obstacle,
             managed,
             sample,
-            fault=_fault(spec),
+            fault=self._fault(custom, spec),
             max_depth=spec.limits.max_depth,
             unroutable=self._unroutable(key, sample),
             schedules_served=has_central_agent(tools.cache, key) if spec.schedules else None,
@@ -69,6 +74,14 @@ class TaskQueueReconcile:
     def forget(self, key: Key) -> None:
         """The TaskQueue is gone."""
         self._passwords.pop(Name(key.namespace, names.redis(key.name)), None)
+        self._faults.pop(key, None)
+
+    def _fault(self, custom: Custom, spec: TaskQueueSpec) -> str | None:
+        generation = (custom.uid, custom.generation)
+        known = self._faults.get(custom.key)
+        if known is None or known[0] != generation:
+            known = self._faults[custom.key] = (generation, _fault(spec))
+        return known[1]
 
     def _sample(self, custom: Custom, spec: TaskQueueSpec) -> Verdict | None:
         """Have the queue sampled; the obstacle if there is no URL for it."""
