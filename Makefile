@@ -35,14 +35,14 @@ demo: setup ## Run the quickstart on this machine, submit real tasks, leave it r
 generate: setup ## Write everything that is generated: CRDs, reference pages, the ConfigMaps of the examples
 	$(PYTHON) -m kubeagents_api.crdgen $(CRD_FOLDERS)
 	$(PYTHON) -m kubeagents_api.docgen docs/reference
-	$(PYTHON) examples/01-quickstart/generate_code.py
+	$(PYTHON) examples/generate_code.py
 
 .PHONY: verify
 verify: setup ## Fail if something generated is stale, or the lock does not fit pyproject.toml
 	$(UV) lock --check
 	$(PYTHON) -m kubeagents_api.crdgen --check $(CRD_FOLDERS)
 	$(PYTHON) -m kubeagents_api.docgen --check docs/reference
-	$(PYTHON) examples/01-quickstart/generate_code.py --check
+	$(PYTHON) examples/generate_code.py --check
 
 .PHONY: format
 format: setup ## Format the code
@@ -76,6 +76,11 @@ test-integration: setup ## Real Redis, real sockets, real processes (about 4 min
 test-e2e: setup ## On a real Kubernetes cluster; makes one where none is given (about 10 min; KEEP=1 leaves it running)
 	$(PYTHON) -m pytest tests/e2e $(if $(KEEP),--keep-cluster)
 
+.PHONY: chaos
+chaos: setup ## Kill, freeze, cut and restart all there is, and see what the queue promised (1,000,000 tasks; TASKS= SEED= PART=)
+	@$(PYTHON) -m tests.support.packages redis-server
+	@$(PYTHON) -m tests.chaos $(if $(TASKS),--tasks $(TASKS)) $(if $(SEED),--seed $(SEED)) $(if $(PART),--part $(PART)) $(if $(ROUND),--round $(ROUND))
+
 ##@ A real cluster to play with
 
 .PHONY: images
@@ -99,6 +104,10 @@ cluster-down: setup ## Stop that cluster and leave nothing behind
 .PHONY: bench-smoke
 bench-smoke: setup ## Tasks/s of the quickstart here, apply -> Ready on the cluster; JSON in build/bench/
 	$(PYTHON) -m benchmarks.smoke
+
+.PHONY: bench-queue
+bench-queue: setup ## The queue beside taskiq, streaq, saq, arq, celery, dramatiq and BullMQ (12 min; QUICK=1 takes 2)
+	$(PYTHON) -m benchmarks.queue $(if $(QUICK),--quick)
 
 .PHONY: clean
 clean: ## Remove what was built in this checkout
