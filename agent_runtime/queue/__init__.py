@@ -1,53 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The task queue: where tasks wait, who works on them, and what became of them. All of it lives in Redis or Valkey.
+"""The task queue: where tasks wait, who works on them, and what became of them. All of it lives in Redis or Valkey;
+`MemoryTaskQueue` keeps the same promises in memory, for tests.
 
 What is guaranteed
     A task that `submit` has returned an id for is in the queue, and stays until it is final. It is begun at least
-    once. It becomes final exactly once: `succeeded`, `failed` or `dead`. As durable as the server is: with an
-    append-only file a crash of the server loses nothing that was acknowledged, a crash of its machine at most the
-    last second (`appendfsync everysec`). A server that evicts keys breaks all promises; `storage` tells.
-    Priority is strict and first in, first out inside a priority, over all tasks that a worker may take. A task that
-    comes back, because it was released, failed or lost its worker, takes the place that it had.
+    once, unless it is cancelled, expires, or a task that it depends on fails. It becomes final exactly once. As durable
+    as the server is: with an append-only file a crash of the server loses nothing that was acknowledged, a crash of
+    its machine at most the last second (`appendfsync everysec`). A server that evicts keys breaks all promises;
+    `storage` tells. docs/explanation/guarantees.md says how this is shown.
+    Priority is strict and first in, first out inside a priority, over all tasks that a worker may take. A task gets its
+    place when it is submitted and keeps it, through delays, parents, retries and lost workers. Only tenants change
+    that: inside a priority they take turns.
 
 The life of a task
 
-        submit                claim                   settle
-    ───────────► queued ─────────────► running ─────────────────► succeeded   handler returned
-                 ▲  ▲                   │ │ │ └─────────────────► failed      permanent failure
-                 │  │  release          │ │ │                     dead        attempts used up
-                 │  └───────────────────┘ │ └──── failed try ───► scheduled ──┐
-                 │     lease is over, or retry at once            (backoff)   │
-                 ├────────────────────────┘                                   │
-                 └──────────────────────── due ───────────────────────────────┘
+       submit ──► blocked ──parents end──► scheduled ◄─┐                 claim                 settle
+          │                       │           │ due    │ backoff  ┌─────────────────► running ─────────► succeeded
+          ├───────────────────────┼──────────►│        │          │                     │ │              failed
+          │                       ▼           ▼        └──────────┼──── failed try ─────┘ │              dead ─┐
+          └─────────────────────────► queued ─────────────────────┘                       │                    │
+                                        ▲  ◄───── released, or lease over ────────────────┘                    │
+                                        └─────────────────────── replayed ─────────────────────────────────────┘
+       from blocked, scheduled, queued and running: cancelled, expired; from blocked also failed, for its parents
 
     Every arrow is one Lua script (`lua/`), so a task is never in two places or in none. Whoever claims moves what is
-    due first: scheduled tasks, and tasks whose lease is over (their attempt counts, as failure LEASE_EXPIRED). No
-    leader is needed; where nobody claims, `stats` does it.
+    due first: scheduled tasks, deadlines, and tasks whose lease is over (their attempt counts, as failure
+    LEASE_EXPIRED). No leader is needed; where nobody claims, `stats` does it.
 
 Leases and tokens
     A claim leases tasks for `leaseSeconds`, by the server's clock, and gets a token. Workers renew with `extend`. The
-    token fences: once the lease is over and another worker has the task, what the first one sends changes nothing and
-    is told so. A lease that is over but that nobody has taken back yet still counts.
+    token fences: once the lease is over and another worker has the task, or once it was cancelled, what the first one
+    sends changes nothing and is told so. A lease that is over but that nobody has taken back yet still counts. Whoever
+    loses a task in the middle of it hears so at once (`revoked`), or at the latest with the next `extend`.
 
 When the connection breaks
     A call is repeated for some seconds before it raises, and each may be repeated safely: a submission carries a
     nonce that is kept in the records, so its repeat is not a duplicate; an outcome carries its token, so its repeat is
     accepted again without being applied again; the repeat of a claim gets what the lost reply would have brought. A
-    claim that is cancelled gives back what it had taken.
+    claim that is cancelled gives back what it had taken. What a task says while it runs (`emit`) may be there twice.
 
 Sleeping and waking
     An idle worker blocks on the bells of its lanes, until the next due time, five seconds at most. Submitting rings a
     bell once, by one token in a list, and whoever wakes and leaves work behind rings again: as many wake as there is
     work for, and no wake-up is lost. A worker that is killed between hearing the bell and claiming delays the others
-    by those five seconds at most. Who waits for results shares one subscription (`completions`).
+    by those five seconds at most. Who waits for results, streams or revocations shares one subscription for each.
 
 What it looks like in Redis
     `keys` lists the keys. One string holds all of a task; while it waits, its id is in the sorted set of its lane, by
-    place: (9 - priority) * 2^43 + order of arrival. Two lanes, one for any Agent and one for each Agent that tasks
-    name, are merged when claiming. A list for each priority would save about one of the sixteen microseconds that
-    a task costs the server from submitting to settling, but could neither merge two lanes in order of arrival nor take
-    a task back into its place.
-    Large jobs are cut: 10,000 tasks in a submission, 128 MiB in any call.
+    place: (9 - priority) * 2^43 + order of arrival. Lanes, one for any Agent and one for each Agent, capability or
+    process that tasks name, are merged when claiming. What most tasks do not have (tenant, deadline, parents, large
+    payload) is flagged at a fixed position of the record, so that a plain task pays one comparison for it.
+    Events are written once for each call and up to 100 tasks. Large jobs are cut: 10,000 tasks in a submission, 128 MiB
+    in any call.
 """
 
 from agent_runtime.queue.base import (
