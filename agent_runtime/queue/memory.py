@@ -263,10 +263,11 @@ class MemoryTaskQueue:
 
     async def events(self, *, after: str = "", limit: int, wait_seconds: float = 0.0) -> list[TaskEvent]:
         """See TaskQueue.events."""
-        position = self._ledger.log.last if after == "$" else parse_offset(after)
+        log = self._ledger.log
+        position = log.before_newest() if after == "$" else parse_offset(after)
         until = self._clock() + wait_seconds
         while True:
-            found = self._ledger.log.after(position, limit=limit)
+            found = log.after(position, limit=limit)
             if found or self._clock() >= until:
                 return found
             await self._news.wait(until)

@@ -113,6 +113,10 @@ class EventLog:
         self._events.append((self.last, event))
         self._on_event()
 
+    def before_newest(self) -> Offset:
+        """An offset after which the newest event comes, or the first one."""
+        return (self.last[0], self.last[1] - 1)
+
     def after(self, offset: Offset, *, limit: int) -> list[TaskEvent]:
         """What happened after the offset, oldest first."""
         newer: list[TaskEvent] = []

@@ -93,28 +93,7 @@ class Submission:
                 if name not in new and name not in self._ledger.tasks:
                     raise unknown_parent(self._tasks, index, name, self._ledger.config.name)
             parents[index] = tuple(wanted)
-        self._refuse_cycles({ids[index]: names for index, names in parents.items()})
         return parents
-
-    def _refuse_cycles(self, parents: dict[str, tuple[str, ...]]) -> None:
-        open_parents = {name: sum(parent in parents for parent in wanted) for name, wanted in parents.items()}
-        children: dict[str, list[str]] = {}
-        for name, wanted in parents.items():
-            for parent in wanted:
-                children.setdefault(parent, []).append(name)
-        free = [name for name, count in open_parents.items() if not count]
-        while free:
-            name = free.pop()
-            del open_parents[name]
-            for child in children.get(name, ()):
-                open_parents[child] -= 1
-                if not open_parents[child]:
-                    free.append(child)
-        if open_parents:
-            raise InvalidTaskError(
-                f"the dependsOn of {', '.join(sorted(open_parents)[:5])} form a cycle; nothing was queued",
-                field="dependsOn",
-            )
 
     def _make_room(self, fresh: list[int]) -> list[StoredTask]:
         """The tasks that must go. Raises QueueFullError if there is no room."""

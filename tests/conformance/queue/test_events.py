@@ -133,7 +133,7 @@ async def test_a_limit_is_about_how_many_come_at_once_and_none_is_left_out(queue
     assert pages >= 2
 
 
-async def test_without_events_there_are_none(queue: TaskQueue) -> None:
+async def test_a_queue_in_which_nothing_has_happened_has_no_events(queue: TaskQueue) -> None:
     assert await queue.events(limit=10) == []
     assert await queue.events(after="$", limit=10) == []
 
@@ -147,13 +147,24 @@ async def test_a_reader_that_waits_hears_the_next_event(queue: TaskQueue) -> Non
     assert (event.kind, event.task) == (K.SUBMITTED, task_id)
 
 
-async def test_a_reader_may_begin_with_what_happens_from_now_on(queue: TaskQueue) -> None:
-    await submit(queue, "before")
-    assert await queue.events(after="$", limit=10) == []
-    waiting = asyncio.create_task(queue.events(after="$", limit=10, wait_seconds=FOREVER))
-    await asyncio.sleep(0.05)
+async def test_a_reader_may_begin_with_the_newest_event(queue: TaskQueue) -> None:
+    await submit(queue, "old")
+    *_, newest = await submit(queue, *range(5))
+    for wait_seconds in (0.0, FOREVER):
+        (event,) = await told(queue.events(after="$", limit=10, wait_seconds=wait_seconds))
+        assert event.task == newest
+    waiting = asyncio.create_task(queue.events(after=event.offset, limit=10, wait_seconds=FOREVER))
+    await asyncio.sleep(0.02)
     assert not waiting.done()
-    (task_id,) = await submit(queue, "after")
+    (task_id,) = await submit(queue, "new")
+    assert [event.task for event in await told(waiting)] == [task_id]
+
+
+async def test_a_reader_that_begins_with_the_newest_event_waits_for_the_first_one(queue: TaskQueue) -> None:
+    waiting = asyncio.create_task(queue.events(after="$", limit=10, wait_seconds=FOREVER))
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    (task_id,) = await submit(queue, "work")
     assert [event.task for event in await told(waiting)] == [task_id]
 
 
