@@ -75,6 +75,10 @@ class Route:
         elif node == self.node and elsewhere(error):
             self._certain = False
 
+    def unsure(self) -> None:
+        """Something hangs: ask again where the server is, before the next connection is made."""
+        self._certain = False
+
     async def aclose(self) -> None:
         """End the watch."""
         if self._watch is not None:

@@ -14,7 +14,7 @@ from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer, free_port
 
 MASTER_NAME = "main"
-DOWN_AFTER_MS = 500
+DOWN_AFTER_MS = 1000
 """How long a master must be silent until it counts as gone."""
 
 
@@ -27,8 +27,8 @@ class Sentinels:
     """Where their files go. Must exist."""
     master: RedisServer
     replicas: list[RedisServer]
-    password: str | None = None
-    """What the Sentinels want to hear; the servers have none."""
+    settings: tuple[str, ...] = ()
+    """Further lines of the Sentinels' configuration."""
     ports: list[int] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -36,12 +36,11 @@ class Sentinels:
     def url(self) -> str:
         """For clients."""
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
-        options = "" if self.password is None else f"?sentinel_password={self.password}"
-        return f"redis+sentinel://{hosts}/{MASTER_NAME}{options}"
+        return f"redis+sentinel://{hosts}/{MASTER_NAME}"
 
     def client(self, port: int) -> redis.Redis:
         """A client of one Sentinel."""
-        return redis.Redis(host="127.0.0.1", port=port, password=self.password, decode_responses=True, protocol=2)
+        return redis.Redis(host="127.0.0.1", port=port, decode_responses=True, protocol=2)
 
     def start(self) -> None:
         """Start the Sentinels, and wait until each knows the replicas and the others."""
@@ -58,9 +57,7 @@ class Sentinels:
                 f"sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}",
                 f"sentinel failover-timeout {MASTER_NAME} 5000",
             ]
-            if self.password is not None:
-                lines += [f"requirepass {self.password}", f"sentinel sentinel-pass {self.password}"]
-            config.write_text("\n".join(lines) + "\n")
+            config.write_text("\n".join([*lines, *self.settings]) + "\n")
             with (folder / "sentinel.log").open("w") as log:
                 self.processes.append(subprocess.Popen([self.binary, config, "--sentinel"], stdout=log, stderr=log))
             self.ports.append(port)
@@ -94,7 +91,7 @@ class Sentinels:
 
 
 @contextlib.contextmanager
-def sentinels(binary: Path, folder: Path, *, password: str | None = None) -> Iterator[Sentinels]:
+def sentinels(binary: Path, folder: Path, *, settings: tuple[str, ...] = ()) -> Iterator[Sentinels]:
     """Three servers and three Sentinels, ready for a failover."""
     folders = [folder / name for name in ("first", "second", "third")]
     for each in folders:
@@ -107,10 +104,18 @@ def sentinels(binary: Path, folder: Path, *, password: str | None = None) -> Ite
         ]
         for replica in replicas:
             eventually(partial(replicates, replica), what="the replica follows the master")
-        trio = Sentinels(binary, folder, master, replicas, password)
+        trio = Sentinels(binary, folder, master, replicas, settings)
         stack.callback(trio.stop)
         trio.start()
         yield trio
+
+
+def role(server: RedisServer) -> str:
+    """`master` or `slave`."""
+    with server.client() as client:
+        about = client.info("replication")
+    assert isinstance(about, dict)
+    return str(about["role"])
 
 
 def replicates(replica: RedisServer) -> bool:

@@ -13,8 +13,9 @@ from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import ALICE, BOB, FOREVER, SOON, claim_one, payloads, submit, succeeded, told
 from tests.integration.queue.load import Load
 from tests.support.eventually import eventually
-from tests.support.redis_cluster import RedisCluster, redis_cluster
+from tests.support.redis_cluster import RedisCluster, free_cluster_port, redis_cluster
 from tests.support.redis_server import RedisServer
+from tests.support.tls import self_signed
 
 
 @pytest.fixture
@@ -65,6 +66,46 @@ async def test_a_node_that_is_killed_under_load_loses_nothing(
         await load.settled(50)
     await load.check()
     assert cluster.owner(key) in replicas
+
+
+async def test_a_node_that_hangs_is_left(cluster: RedisCluster, open_test_queue: OpenQueue, key: str) -> None:
+    owner = cluster.owner(key)
+    await asyncio.to_thread(cluster.add_replica, owner)
+    queue = open_test_queue(url=cluster.url)
+    idle = asyncio.create_task(claim_one(queue, BOB, wait_seconds=FOREVER))
+    await asyncio.to_thread(eventually, lambda: _blocked(owner) == 1, what="a worker that is blocked")
+    owner.freeze()
+    await submit(queue, "after")
+    async with asyncio.timeout(SOON):
+        assert payloads([await idle]) == ["after"]
+
+
+async def test_the_nodes_are_asked_and_used_over_tls(
+    redis_binary: Path, tmp_path: Path, open_test_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_file, certificate = self_signed(tmp_path)
+    port = free_cluster_port()
+    tls = (f"tls-cert-file {certificate}", f"tls-key-file {key_file}", f"tls-ca-cert-file {certificate}")
+    settings = ("cluster-enabled yes", "tls-cluster yes", f"tls-port {port}", "tls-auth-clients no", *tls)
+    node = RedisServer(redis_binary, tmp_path, port=free_cluster_port(), settings=settings)
+    try:
+        node.start()
+    except RuntimeError as error:
+        if "tls" not in str(error).lower():
+            raise
+        pytest.skip(f"{redis_binary.name} was built without TLS")
+    try:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        queue = open_test_queue(url=f"rediss+cluster://127.0.0.1:{port}?ssl_ca_certs={certificate}")
+        await submit(queue, "secret")
+        assert payloads([await claim_one(queue)]) == ["secret"]
+        monkeypatch.setattr("agent_runtime.queue.connection.PATIENCE_SECONDS", 0.1)
+        distrustful = open_test_queue(url=f"rediss+cluster://127.0.0.1:{port}")
+        with pytest.raises(QueueUnavailableError, match="certificate"):
+            await distrustful.stats()
+    finally:
+        node.kill()
 
 
 async def test_who_is_idle_or_waits_follows_the_slot(

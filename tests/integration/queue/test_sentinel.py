@@ -2,6 +2,7 @@
 """Queues whose master may be replaced by Sentinels, with real ones."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,15 +25,21 @@ from tests.integration.queue.actors import (
 )
 from tests.integration.queue.load import Load
 from tests.support.eventually import eventually
-from tests.support.redis_sentinels import MASTER_NAME, Sentinels, replicates, sentinels
+from tests.support.redis_sentinels import MASTER_NAME, Sentinels, replicates, role, sentinels
 
-PASSWORD = "s3cret"  # noqa: S105 - of these Sentinels only
+PAGE = Path(__file__).parents[3] / "docs/howto/choose-a-redis.md"
 
 
 @pytest.fixture
 def trio(redis_binary: Path, tmp_path: Path) -> Iterator[Sentinels]:
-    with sentinels(redis_binary, tmp_path, password=PASSWORD) as ready:
+    """Sentinels with a user that has the rights of the documentation."""
+    (user,) = re.findall(r"`(user agents on >password allchannels .*)`", PAGE.read_text())
+    with sentinels(redis_binary, tmp_path, settings=(user,)) as ready:
         yield ready
+
+
+def url_of(trio: Sentinels, password: str = "password") -> str:  # noqa: S107 - of these Sentinels only
+    return f"{trio.url}?sentinel_username=agents&sentinel_password={password}"
 
 
 @pytest.fixture(autouse=True)
@@ -43,18 +50,18 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_master_that_is_killed_under_load_loses_nothing(trio: Sentinels, open_test_queue: OpenQueue) -> None:
     # Replication is asynchronous: only what a replica has confirmed is sure to survive.
-    url = f"{trio.url}&wait_replicas=1"
+    url = f"{url_of(trio)}&wait_replicas=1"
     load = Load([open_test_queue(url=url, lease_seconds=2) for _ in range(3)])
     async with load.running():
         await load.settled(100)
         trio.master.kill()
         await load.settled(100)
     await load.check()
-    assert sum(not replicates(server) for server in trio.replicas) == 1
+    assert any(role(server) == "master" for server in trio.replicas)
 
 
 async def test_who_is_idle_or_waits_notices_that_the_master_hangs(trio: Sentinels, open_test_queue: OpenQueue) -> None:
-    queue = open_test_queue(url=trio.url)
+    queue = open_test_queue(url=url_of(trio))
     (task_id,) = await submit(queue, "before")
     claim = await claim_one(queue)
     waiting = asyncio.create_task(queue.wait([task_id], timeout_seconds=FOREVER))
@@ -62,7 +69,7 @@ async def test_who_is_idle_or_waits_notices_that_the_master_hangs(trio: Sentinel
     await asyncio.to_thread(eventually, lambda: _blocked(trio) == 1, what="a worker that is blocked")
     trio.master.freeze()  # no connection breaks: only the Sentinels' word tells
 
-    other = open_test_queue(url=trio.url)
+    other = open_test_queue(url=url_of(trio))
     assert await other.settle(succeeded([claim], "done")) == [True]
     assert (await told(waiting))[0].result == "done"
     await submit(other, "after")
@@ -71,7 +78,7 @@ async def test_who_is_idle_or_waits_notices_that_the_master_hangs(trio: Sentinel
 
 
 async def test_a_former_master_that_comes_back_is_left_alone(trio: Sentinels, open_test_queue: OpenQueue) -> None:
-    queue = open_test_queue(url=trio.url)
+    queue = open_test_queue(url=url_of(trio))
     await submit(queue, "one")
     idle = asyncio.create_task(claim_one(queue, CAROL, wait_seconds=FOREVER))
     assert payloads([await idle]) == ["one"]
@@ -92,14 +99,14 @@ async def test_sentinels_that_refuse_or_do_not_know_are_named(
     trio: Sentinels, open_test_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent_runtime.queue.connection.PATIENCE_SECONDS", 0.1)
-    wrong = open_test_queue(url=trio.url.replace(PASSWORD, "guess3d"))
+    wrong = open_test_queue(url=url_of(trio, "guess3d"))
     with pytest.raises(QueueAuthError, match=r"the Sentinel at 127\.0\.0\.1:\d+ says.*password") as refused:
         await wrong.stats()
     assert "guess3d" not in str(refused.value)
-    unknown = open_test_queue(url=trio.url.replace(f"/{MASTER_NAME}", "/nobody"))
+    unknown = open_test_queue(url=url_of(trio).replace(f"/{MASTER_NAME}", "/nobody"))
     with pytest.raises(QueueUnavailableError, match=r"No such master.*check the master's name"):
         await unknown.stats()
-    queue = open_test_queue(url=trio.url)
+    queue = open_test_queue(url=url_of(trio))
     trio.stop()
     with pytest.raises(
         QueueUnavailableError, match=f"master '{MASTER_NAME}' of the Sentinels at .*no Sentinel can tell"
