@@ -43,13 +43,24 @@ Written by `make bench-queue` from [queue.json](queue.json); what is measured an
 [benchmarks/queue](../../benchmarks/queue/__init__.py), the settings of each contender in its program under
 [peers](../../benchmarks/queue/peers). Absolute numbers belong to this machine: what counts are the ratios in one run.
 
-Machine: {machine["cpu"]}, {machine["cores"]} cores for server, producer and workers together, memory
-{machine["memory"]}, {machine["system"]}, Python {machine["python"]}; load average at the beginning
-{machine["loadAverage"]}. Server: {server.get("version", "redis")} {durable}, on the loopback device. Commit
-{machine["commit"]}, {machine["at"][:10]}. Medians of {report.get("rounds", 1)} rounds in turns. The task does
-nothing, its payload is 100 bytes; acknowledged after the handler, results stored.
+Machine: {machine["cpu"]}, {machine["cores"]} cores for server, producer and workers together, {_memory(machine)},
+{machine["system"]}, Python {machine["python"]}; load average at the beginning {machine["loadAverage"]}.{_busy(machine)}
+Server: {server.get("version", "redis")} {durable}, on the loopback device. Commit {machine["commit"]},
+{machine["at"][:10]}. Medians of {report.get("rounds", 1)} rounds in turns. The task does nothing, its payload is 100
+bytes; acknowledged after the handler, results stored.
 
 ![Bars for each contender](queue.svg)"""
+
+
+def _memory(machine: Report) -> str:
+    amount, _, unit = (machine["memory"] or "").partition(" ")
+    return f"{int(amount) / 2**20:.0f} GiB of memory" if unit == "kB" else "memory unknown"
+
+
+def _busy(machine: Report) -> str:
+    if machine["loadAverage"] <= machine["cores"] / 2:
+        return ""
+    return " **The machine had other work: these numbers say little.**"
 
 
 def _targets(report: Report) -> str:

@@ -11,6 +11,13 @@ from benchmarks.queue import plot, ratios, report
 from benchmarks.queue.environments import PEERS
 from benchmarks.queue.ratios import Verdict
 
+MACHINE = {
+    **dict.fromkeys(("cpu", "system", "python", "commit", "at"), "?"),
+    "cores": 2,
+    "memory": "8388608 kB",
+    "loadAverage": 0.4,
+}
+
 
 def contender(kind: str, **figures: float | None) -> dict[str, Any]:
     return {
@@ -75,9 +82,7 @@ def test_the_page_names_missed_targets_and_those_who_failed_with_the_reason() ->
     failed = contender("python", drain_per_s=None) | {"title": "broken", "failures": ["not installed: no\nwheel"]}
     page = report.markdown(
         {
-            "machine": dict.fromkeys(
-                ("cpu", "cores", "memory", "system", "python", "loadAverage", "commit", "at"), "?"
-            ),
+            "machine": MACHINE,
             "contenders": {
                 "kubeagents": contender("ours", drain_per_s=20_000, concurrent_per_s=70_000),
                 "bullmq": contender("node", drain_per_s=10_000),
@@ -109,3 +114,9 @@ def test_every_package_of_the_node_peer_has_its_hash_and_names_no_host() -> None
     lock = json.loads((PEERS / "bullmq" / "package-lock.json").read_text())
     packages = {name: package for name, package in lock["packages"].items() if name}
     assert all("integrity" in package and "resolved" not in package for package in packages.values()), packages
+
+
+def test_the_page_says_so_when_the_machine_had_other_work() -> None:
+    assert "8 GiB of memory" in report.markdown({"machine": MACHINE})
+    assert "had other work" not in report.markdown({"machine": MACHINE})
+    assert "had other work" in report.markdown({"machine": MACHINE | {"loadAverage": 1.1}})
