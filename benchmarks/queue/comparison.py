@@ -4,11 +4,12 @@
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.queue import ratios
 from benchmarks.queue.contenders import CONTENDERS, Contender
-from benchmarks.queue.environments import ContenderError, Environment, prepare
+from benchmarks.queue.environments import ROOT, ContenderError, Environment, prepare
 from benchmarks.queue.processes import Program, server
 from benchmarks.queue.rounds import Extent, measure
 
@@ -31,7 +32,7 @@ def compare(extent: Extent, *, rounds: int, names: Sequence[str] = (), append_on
                     program = Program(contender, environments[contender.name], running)
                     report["rounds"].append(measure(program, extent, idle=number == 0))
                 except ContenderError as error:
-                    report["failures"].append(str(error))
+                    report["failures"].append(_portable(error))
                     say(f"  FAILED: {error}")
                 else:
                     say(f"  {_line(report['rounds'][-1])} ({time.monotonic() - begun_at:.0f} s)")
@@ -68,9 +69,14 @@ def _environments(chosen: Sequence[Contender]) -> tuple[dict[str, Environment], 
         try:
             environments[contender.name] = prepare(contender)
         except ContenderError as error:
-            reports[contender.name]["failures"].append(f"not installed: {error}")
+            reports[contender.name]["failures"].append(f"not installed: {_portable(error)}")
             say(f"{contender.title} CANNOT BE INSTALLED: {error}")
     return environments, reports
+
+
+def _portable(error: ContenderError) -> str:
+    """What went wrong, without the paths of this machine: it may be published."""
+    return str(error).replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
 
 
 def _line(figures: dict[str, Any]) -> str:
