@@ -65,7 +65,7 @@ class _Mailbox(asyncio.Queue[str | None]):
 
 
 class MemoryTaskQueue:
-    """One queue in memory. See `TaskQueue` for the methods.
+    """One queue in memory, whatever `config.shards` says. See `TaskQueue` for the methods.
 
     `clock` gives seconds since 1970, the system's time if unset. With a `ManualClock` time stands still until the test
     moves it: nothing expires, no delay ends, and no wait times out by itself.

@@ -33,8 +33,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from agent_runtime.queue.base import TaskQueue
 from agent_runtime.queue.memory import ManualClock, MemoryTaskQueue
 from agent_runtime.queue.memory_clock import Clock
+from agent_runtime.queue.sharded import ShardedTaskQueue
+from agent_runtime.queue.sharding import shard_config
 from agent_runtime.testing.agents import outcome, result, running
 from kubeagents_api.runtime_config import queue_config
 from kubeagents_api.task_queue import TaskQueueSpec
@@ -45,14 +48,18 @@ __all__ = ["ManualClock", "MemoryTaskQueue", "memory_queue", "outcome", "result"
 @contextlib.asynccontextmanager
 async def memory_queue(
     *, name: str = "tests", clock: Clock | None = None, **spec_fields: Any
-) -> AsyncIterator[MemoryTaskQueue]:
+) -> AsyncIterator[TaskQueue]:
     """A queue in memory. Further keyword arguments are fields of a TaskQueue's `spec`, in Python's spelling.
 
     For example `memory_queue(lease_seconds=10, limits={"max_depth": 5})`. Raises pydantic's ValidationError for a
-    field that a manifest could not have either. Closing it ends the loops over `revoked`.
+    field that a manifest could not have either. With `shards` it is cut as it would be in Redis. Its end ends the loops
+    over `revoked`.
     """
     config = queue_config(name=name, namespace="tests", spec=TaskQueueSpec.model_validate(spec_fields))
-    queue = MemoryTaskQueue(config, clock=clock)
+    queue: TaskQueue = MemoryTaskQueue(config, clock=clock)
+    if config.shards > 1:
+        shards = [MemoryTaskQueue(shard_config(config, number), clock=clock) for number in range(config.shards)]
+        queue = ShardedTaskQueue(config, shards)
     try:
         yield queue
     finally:

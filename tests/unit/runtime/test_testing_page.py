@@ -11,6 +11,7 @@ import pytest
 from agent_runtime import testing
 from agent_runtime.queue import Worker
 from agent_runtime.testing import ManualClock, memory_queue
+from kubeagents_api.errors import InvalidTaskError
 from kubeagents_api.task import TaskRequest
 
 PAGE = Path(__file__).parents[3] / "docs" / "howto" / "test-your-agents.md"
@@ -62,3 +63,13 @@ async def test_what_a_manifest_could_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="max_attempts"):
         async with memory_queue(retry={"max_attempts": 0}):
             raise AssertionError("it was accepted")
+
+
+async def test_a_queue_can_be_cut_into_shards_in_memory_too() -> None:
+    worker = Worker(agent="a", instance="a-1")
+    async with memory_queue(shards=4) as queue:
+        ids = [task_id for n in range(8) for task_id in await queue.submit([TaskRequest(payload=n)])]
+        claims = await queue.claim(worker, limit=8, wait_seconds=0)
+        assert sorted(claim.id for claim in claims) == sorted(ids)
+        with pytest.raises(InvalidTaskError, match="shards"):
+            await queue.submit([TaskRequest(depends_on=ids)])
