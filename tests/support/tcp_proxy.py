@@ -16,9 +16,13 @@ class TcpProxy:
         self._links: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._cut_after: bytes | None = None
+        self._request_bytes: int | None = None
+        self._reply_bytes: int | None = None
         self._refuse = False
         self.cuts = 0
-        """Replies that were swallowed."""
+        """Requests and replies that were swallowed, or cut into."""
+        self.delay_seconds = 0.0
+        """By how much everything is held up, in both directions."""
 
     @property
     def port(self) -> int:
@@ -30,6 +34,14 @@ class TcpProxy:
     def cut_reply_to(self, command: bytes) -> None:
         """Swallow the reply to the next request that contains these bytes, and break its connection."""
         self._cut_after = command
+
+    def cut_into_request(self, *, after: int) -> None:
+        """Let so many bytes of the next request pass, and break its connection."""
+        self._request_bytes = after
+
+    def cut_into_reply(self, *, after: int) -> None:
+        """Let so many bytes of the next reply pass, and break its connection."""
+        self._reply_bytes = after
 
     def cut_all(self) -> None:
         """Break all connections now."""
@@ -96,8 +108,14 @@ class TcpProxy:
                 if self._cut_after is not None and self._cut_after in data:
                     self._cut_after = None
                     doomed.set()
-                writer.write(data)
+                if self.delay_seconds:
+                    await asyncio.sleep(self.delay_seconds)
+                part, self._request_bytes = data[: self._request_bytes], None
+                writer.write(part)
                 await writer.drain()
+                if len(part) < len(data):
+                    self.cuts += 1
+                    return
 
     async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
         with contextlib.suppress(ConnectionError):
@@ -105,5 +123,11 @@ class TcpProxy:
                 if doomed.is_set():
                     self.cuts += 1
                     return
-                writer.write(data)
+                if self.delay_seconds:
+                    await asyncio.sleep(self.delay_seconds)
+                part, self._reply_bytes = data[: self._reply_bytes], None
+                writer.write(part)
                 await writer.drain()
+                if len(part) < len(data):
+                    self.cuts += 1
+                    return
