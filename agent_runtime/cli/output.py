@@ -110,7 +110,8 @@ def _task_fields(task: Json) -> Iterator[tuple[str, str]]:
     if task.get("dueAt"):
         yield "next attempt", f"{task['dueAt']} ({until(task['dueAt'])})"
     if task.get("deadline"):
-        yield "deadline", str(task["deadline"])
+        left = "" if task.get("finishedAt") else f" ({until(task['deadline'])})"
+        yield "deadline", f"{task['deadline']}{left}"
     if progress := task.get("progress"):
         share = f"{progress['fraction']:.0%} " if progress.get("fraction") is not None else ""
         yield "progress", f"{share}{progress.get('message') or ''}".strip()

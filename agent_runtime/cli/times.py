@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from agent_runtime.cli.errors import EXIT_USAGE, CliError
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 
 
 def seconds(option: str, text: str) -> float:

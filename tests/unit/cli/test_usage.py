@@ -19,6 +19,20 @@ COMMANDS: tuple[list[str], ...] = (
     ["get", "queues"],
     ["get", "task"],
     ["get", "dead"],
+    ["get", "schedules"],
+    ["dead"],
+    ["dead", "list"],
+    ["dead", "show"],
+    ["dead", "replay"],
+    ["dead", "purge"],
+    ["queue"],
+    ["queue", "pause"],
+    ["queue", "resume"],
+    ["queue", "close"],
+    ["queue", "open"],
+    ["cancel"],
+    ["events"],
+    ["watch"],
     ["logs"],
     ["version"],
 )
@@ -57,6 +71,14 @@ def test_help_names_the_program_as_the_user_called_it(
         (["submit", "--file", "/nowhere"], "cannot read /nowhere: No such file or directory"),
         (["submit", "1", "--priority", "10"], "Invalid value for '--priority'"),
         (["submit", "1", "--bogus"], "No such option"),
+        (["submit", "1", "--delay", "soon"], "--delay 'soon' is no span of time: write for example 90s"),
+        (["submit", "1", "--deadline", "tomorrow"], "--deadline 'tomorrow' is no time: write for example 2026-05-01"),
+        (["submit", "1", "--on-parent-failure", "cry"], "Invalid value for '--on-parent-failure'"),
+        (["cancel"], "Missing argument"),
+        (["dead", "purge"], "say what to purge: either ids, or options that choose, or --all"),
+        (["dead", "replay", "x", "--all"], "say what to replay"),
+        (["dead", "replay", "x", "--code", "TIMEOUT"], "say what to replay"),
+        (["dead", "list", "--after", "yore"], "--after 'yore' is no time"),
         (["get", "queues", "-o", "xml"], "Invalid value for '--output'"),
         (["nonsense"], "No such command 'nonsense'"),
         (["dev"], "Missing argument"),
@@ -96,6 +118,13 @@ def test_an_id_goes_with_one_task_only(tmp_path: Path, capsys: pytest.CaptureFix
     file.write_text("1\n\n2\n")
     assert main(["submit", "--file", str(file), "--id", "one"]) == 2
     assert "--id names one task, but the input has 2" in flat(capsys.readouterr().err)
+
+
+def test_a_key_goes_with_one_task_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("1\n2\n")
+    assert main(["submit", "--file", str(file), "--key", "one"]) == 2
+    assert "--key would merge all 2 tasks of the input into one" in flat(capsys.readouterr().err)
 
 
 def test_the_version_of_the_client_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
