@@ -409,4 +409,4 @@ def test_any_interleaving_ends_as_the_reference_says(server: RedisServer | None)
         def __init__(self) -> None:
             super().__init__(storage)
 
-    run_state_machine_as_test(Machine, settings=profile(100 if server is None else 40))
+    run_state_machine_as_test(Machine, settings=profile(300 if server is None else 150))
