@@ -227,9 +227,25 @@ local function decide(submission)
   return verdict, fresh, size
 end
 
+-- The same for a submission of plain tasks, where the only thing that can be wrong is an id.
+local quick = not any_extra and not submissions_are_shut and not waiting and schedule == ''
+local accept = { QUEUED }
+local function decide_quickly(submission)
+  local nonce = submission.nonce
+  if any_taken or count > 1 then
+    for i = submission.first, submission.last do
+      local owner = taken[ids[i]] or accepted[ids[i]]
+      if owner then
+        return owner == nonce and accept or { DUPLICATE, i - submission.first }
+      end
+    end
+  end
+  return accept, submission, submission.last - submission.first + 1
+end
+
 local verdicts, fresh, fresh_size = {}, {}, 0
 for s, submission in ipairs(submissions) do
-  local verdict, runs, size = decide(submission)
+  local verdict, runs, size = (quick and decide_quickly or decide)(submission)
   verdicts[s] = verdict
   if runs and size > 0 then
     for _, run in ipairs(runs) do
