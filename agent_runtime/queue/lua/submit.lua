@@ -377,7 +377,13 @@ if fresh_size > 0 then
   end
   -- Children may stand before their parents in a batch: link all of them before one may end or wait.
   for _, task in ipairs(complicated) do
+    local starts = task.extra.due or task.extra.delay and now + task.extra.delay
     task.open_parents, task.fatal = attach(task.id, task.extra)
+    task.starts = starts and starts > now and starts
+    if not task.fatal and (task.open_parents > 0 or task.starts) then
+      -- Where it goes once it is let go, which may be as soon as a parent ends below.
+      redis.call('HSET', history, task.id, past_text('0', task.score, '0', ''))
+    end
     if task.open_parents > 0 and not task.fatal then
       redis.call('HSET', blocked, task.id, task.open_parents)
       anyone_blocked = true
@@ -385,20 +391,14 @@ if fresh_size > 0 then
   end
   for _, task in ipairs(complicated) do
     local id, extra = task.id, task.extra
-    local starts = extra.due or extra.delay and now + extra.delay
     if task.fatal then
       end_by_parent(id, extra.policy, task.fatal)
-    elseif outcome_of(redis.call('GET', records .. id)) == nil then -- else it has ended with a parent just now
-      if task.open_parents > 0 or starts and starts > now then
-        redis.call('HSET', history, id, past_text('0', task.score, '0', ''))
-      end
-      if task.open_parents == 0 then
-        if starts and starts > now then
-          redis.call('ZADD', scheduled, digits(starts), id)
-          ring('')
-        else
-          line_up(id, task.lane, extra.tenant or '', task.score)
-        end
+    elseif task.open_parents == 0 then -- else its last parent lets it go, or ends it
+      if task.starts then
+        redis.call('ZADD', scheduled, digits(task.starts), id)
+        ring('')
+      else
+        line_up(id, task.lane, extra.tenant or '', task.score)
       end
     end
   end

@@ -206,6 +206,19 @@ async def test_parents_that_have_ended_before_count_at_once(queue: TaskQueue) ->
     assert (await queue.parents(await claim_one(queue)))["good"].result == "ok"
 
 
+async def test_a_child_that_a_parent_in_its_batch_sets_free_at_once_has_its_place(queue: TaskQueue) -> None:
+    await die(queue, "dead")
+    await queue.submit(
+        [
+            *tasks("first", id="first", priority=9),
+            *tasks("parent", id="parent", depends_on=["dead"], on_parent_failure="Skip"),
+            *tasks("child", id="child", depends_on=["parent"], on_parent_failure="Run", priority=7),
+            *tasks("second", id="second", priority=7),
+        ]
+    )
+    assert ids_of(await claim_all(queue)) == ["first", "child", "second"]
+
+
 async def test_a_child_waits_for_its_parents_and_its_time(queue: TaskQueue, pass_time: PassTime) -> None:
     await submit(queue, 1, id="parent")
     (child,) = await submit(queue, "child", depends_on=["parent"], delay_seconds=0.5)
