@@ -42,7 +42,7 @@ class Voice(Protocol):
 class Attempt:
     """One claim and the asyncio task that works on it."""
 
-    __slots__ = ("_told", "alarm", "begun_at", "cancelled_at", "claim", "stop", "task", "timer", "voice")
+    __slots__ = ("_told", "alarm", "begun_at", "cancelled_at", "claim", "seconds", "stop", "task", "voice")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
@@ -53,8 +53,8 @@ class Attempt:
         """Monotonic: when its asyncio task was cancelled."""
         self.task: asyncio.Task[None] | None = None
         """What works on it; None until work on it has begun."""
-        self.timer: asyncio.TimerHandle | None = None
-        """Ends it when its time is over."""
+        self.seconds = 0.0
+        """What its clock was set to; 0 if it has none."""
         self.alarm: asyncio.TimerHandle | None = None
         """Rings when its task's deadline has passed."""
         self.voice: Voice | None = None
@@ -82,13 +82,6 @@ class Attempt:
         if self.task is not None:
             self.cancelled_at = monotonic()
             self.task.cancel()
-
-    def disarm(self) -> None:
-        """Stop the clocks."""
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.alarm is not None:
-            self.alarm.cancel()
 
     async def told(self) -> StopReason:
         """Wait until it is told to stop."""

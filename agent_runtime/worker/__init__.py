@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an Agent's process does: claim tasks, run the handler, record how it ended.
 
-    queue ──claim──► Slots: one asyncio task per claim ──outcome──► Settlement ──settle──► queue
-                       ▲                                                 │
-                Leases: extend every third of a lease         one call at a time, with
-                Heart: beat every heartbeatSeconds            all that has ended meanwhile
+    queue ──claim──► Slots ──► Singles or Batches: the handler ──outcome──► Settlement ──settle──► queue
+                       ▲                │
+      Leases: extend every third        └─ progress, parts ──► Speech ──emit──► queue
+      of a lease                                         one call at a time for each of these,
+      Revocations: what was taken away                   with all that has come up meanwhile
+      Heart: beat every heartbeatSeconds
 
 Guarantees
 - Never more than `concurrency` tasks are held: nothing is claimed ahead, so a slow process does not hoard work.
 - Claiming and settling overlap, and both travel in batches. Under light load an outcome leaves at once; under heavy
   load batches grow by themselves to what ended during the last round trip.
-- Every claim ends in exactly one of: settled, given back (drain), dropped because somebody else has it now (logged).
+- Every claim ends in exactly one of: settled, given back (drain), dropped because it was taken away (logged).
+- What an attempt has said has arrived before its outcome is settled.
+- An attempt whose task is cancelled, or expires, is cancelled as soon as the queue says so. If that news may have been
+  missed, because the connection broke, all leases are looked at once there is one again.
 
 How an attempt ends
     returns JSON                        succeeded
@@ -19,8 +24,12 @@ How an attempt ends
     raises TemporaryError(delay=…)      failed; next attempt after the delay
     takes longer than its timeout       cancelled, failed: TIMEOUT
     raises anything else                failed: FAILED, `ClassName: text`; the traceback goes to the log
+    task cancelled, or expired          cancelled, outcome dropped
     lease lost                          cancelled, outcome dropped
     the process drains                  cancelled at the end of drainSeconds, given back; the attempt does not count
+
+In a batch each element of what the handler returns is looked at in this way; what it raises holds for all. It is
+cancelled once none of its tasks is wanted any more.
 
 When Redis does not answer, running handlers go on. Their outcomes are kept and offered again until Redis answers; the
 queue decides by the attempt's token whether they still count. New claims wait, so at most `concurrency` outcomes are

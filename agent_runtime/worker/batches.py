@@ -110,7 +110,7 @@ class Batches:
             self._decode(batch)
             outcomes = await self._outcomes(batch) if batch.attempts else []
             for attempt in batch.attempts:
-                attempt.disarm()
+                self._clocks.stop(attempt)
             for attempt, outcome in zip(batch.attempts, outcomes, strict=True):
                 self._end(attempt, await last_words(attempt, outcome, self._verdicts))
         except BaseException as bug:
@@ -139,9 +139,8 @@ class Batches:
         attempts = batch.attempts
         logs.bind({"batch": len(attempts)})
         seconds = min(attempt.claim.timeout_seconds for attempt in attempts)
-        self._clocks.set_timeout(attempts, seconds)
         for attempt in attempts:
-            self._clocks.set_deadline(attempt)
+            self._clocks.start(attempt, seconds)
         failure: BaseException
         try:
             results = await self._handler(list(batch.tasks), BatchContext(self._process, attempts))

@@ -27,7 +27,10 @@ _STALE_SECONDS = 15.0
 
 
 class Claiming:
-    """The claim loops. `full` says that no more may be taken, whatever room the slots have."""
+    """The claim loops.
+
+    `room` is set whenever there may be room again. `full` says that no more may be taken, whatever room the slots have.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Claiming:
         concurrency: int,
         slots: Slots,
         link: Link,
+        room: asyncio.Event,
         full: Callable[[], bool],
     ) -> None:
         self._queue = queue
@@ -48,7 +52,7 @@ class Claiming:
         self._limit = min(half if half >= _SMALLEST_HALF else concurrency, _LARGEST_CLAIM)
         self._pairs = half >= _SMALLEST_HALF
         self._stopped = False
-        self._room = asyncio.Event()
+        self._room = room
         self._rush = asyncio.Event()
         """There is more in the queue than one claim at a time brings."""
         self._asked = 0
@@ -70,10 +74,6 @@ class Claiming:
         if self._slots.free > 0 and silent > _STALE_SECONDS:
             return f"no claim has come back for {silent:.0f} s"
         return None
-
-    def room(self) -> None:
-        """There may be room now."""
-        self._room.set()
 
     def stop(self) -> None:
         """Take nothing more. The loops must be cancelled, too."""
@@ -124,7 +124,7 @@ class Claiming:
         self._answered_at = monotonic()
         if len(claims) < limit:
             self._rush.clear()
-        elif self._pairs:
+        elif self._pairs and limit >= _SMALLEST_HALF:
             self._rush.set()
         if claims and self._stopped:  # the cancellation came too late to stop the claim
             self._slots.given_back += claims

@@ -65,15 +65,22 @@ class Consumer:
         self._metrics = WorkerMetrics(registry)
         self._started_at_ms = int(time.time() * 1000)
         self._draining = asyncio.Event()
-        self._settlement = Settlement(queue, link=link, metrics=self._metrics, on_room=self._room)
+        room = asyncio.Event()
+        self._settlement = Settlement(queue, link=link, metrics=self._metrics, on_room=room.set)
         self._slots = Slots(
             concurrency=config.concurrency,
             metrics=self._metrics,
             on_outcome=self._settlement.add,
-            on_room=self._room,
+            on_room=room.set,
         )
         self._claiming = Claiming(
-            queue, worker=self._worker, concurrency=config.concurrency, slots=self._slots, link=link, full=self._full
+            queue,
+            worker=self._worker,
+            concurrency=config.concurrency,
+            slots=self._slots,
+            link=link,
+            room=room,
+            full=self._full,
         )
         self._leases = Leases(queue, slots=self._slots, link=link, lease_seconds=config.queue.lease_seconds)
         self._heart = Heart(queue, beat=self._beat, seconds=config.heartbeat_seconds, link=link)
@@ -170,9 +177,6 @@ class Consumer:
         # Outcomes that Redis has not taken yet count too, or an outage of settling alone would pile them up.
         return self._slots.free <= 0 or self._settlement.pending > self._config.concurrency
 
-    def _room(self) -> None:
-        self._claiming.room()
-
     async def _crash(self) -> None:
         await self._slots.crashed
 
@@ -192,11 +196,11 @@ class Consumer:
         unfinished = [*self._slots.given_back, *(attempt.claim for attempt in self._slots.attempts())]
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
-                await self._process.settled()
                 await self._settlement.flushed()
                 if unfinished:
                     await self._insist(lambda: self._release(unfinished))
                 await self._insist(lambda: self._queue.leave(self._worker))
+                await self._process.settled()
         except TimeoutError:
             left = [*self._settlement.pending_ids(), *(claim.id for claim in unfinished)]
             _log.error(

@@ -1,9 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of an Agent's process."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from agent_runtime.telemetry.metrics import DURATION_BUCKETS
+
+
+class AttemptSeconds(Collector):
+    """How long handlers ran: a histogram that costs a third of the library's for each attempt. For one thread."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(DURATION_BUCKETS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count an attempt."""
+        self._counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """See the library's Collector."""
+        bounds = [*map(floatToGoString, DURATION_BUCKETS), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(
+            "kubeagents_agent_attempt_seconds", "How long handlers ran.", buckets=buckets, sum_value=self._sum
+        )
 
 
 class WorkerMetrics:
@@ -23,12 +51,8 @@ class WorkerMetrics:
         self.released = attempts.labels("released")
         self.revoked = attempts.labels("revoked")
         self.lost = attempts.labels("lost")
-        self.seconds = Histogram(
-            "kubeagents_agent_attempt_seconds",
-            "How long handlers ran.",
-            buckets=DURATION_BUCKETS,
-            registry=registry,
-        )
+        self.seconds = AttemptSeconds()
+        registry.register(self.seconds)
         self.claimed = Counter("kubeagents_agent_claimed_total", "Tasks claimed.", registry=registry)
         self.settle_batch = Histogram(
             "kubeagents_agent_settle_batch_size",

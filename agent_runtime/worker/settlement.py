@@ -44,9 +44,10 @@ class Settlement:
 
     def add(self, outcome: Outcome) -> None:
         """Take over an outcome."""
+        if not self._waiting:
+            self._none.clear()
+            self._some.set()
         self._waiting.append(outcome)
-        self._none.clear()
-        self._some.set()
 
     async def flushed(self) -> None:
         """Wait until the queue has confirmed everything."""

@@ -56,7 +56,6 @@ class Singles:
         self._backlog: deque[Attempt] = deque()
         self._starting = 0
         """Runners that have been made and have not begun."""
-        self._runners: set[asyncio.Task[None]] = set()
 
     def begin(self, attempts: Sequence[Attempt]) -> None:
         """Work on the attempts, each in its own time."""
@@ -72,8 +71,7 @@ class Singles:
 
     def _start(self, count: int) -> None:
         for _ in range(count):
-            runner = self._loop.create_task(self._work())
-            self._runners.add(runner)  # or it could be collected as garbage while it waits
+            self._loop.create_task(self._work())  # kept alive by the loop, and by its attempt while it waits
             self._starting += 1
 
     async def _work(self) -> None:
@@ -85,7 +83,13 @@ class Singles:
             while backlog:
                 attempt = backlog.popleft()
                 attempt.task = runner
-                await self._run(attempt)
+                attempt.begun_at = monotonic()
+                outcome = self._begin(attempt)
+                if isinstance(outcome, _Waiting):
+                    outcome = await self._go_on(attempt, outcome)
+                if attempt.voice is not None:
+                    outcome = await last_words(attempt, outcome, self._verdicts)
+                self._on_end(attempt, outcome)
                 if runner.cancelling():  # it may carry a cancellation that was meant for what has ended
                     self._start(1 if backlog else 0)
                     return
@@ -96,76 +100,74 @@ class Singles:
             if not self._crashed.done():
                 self._crashed.set_exception(bug)
             raise
-        finally:
-            self._runners.discard(runner)
 
-    async def _run(self, attempt: Attempt) -> None:
-        """From the claim to the outcome. Raises what is no handler's fault."""
-        attempt.begun_at = monotonic()
-        outcome = await self._outcome(attempt)
-        if attempt.voice is not None:
-            outcome = await last_words(attempt, outcome, self._verdicts)
-        self._on_end(attempt, outcome)
-
-    async def _outcome(self, attempt: Attempt) -> Outcome | None:
+    def _begin(self, attempt: Attempt) -> "Outcome | _Waiting | None":
+        """Call the handler. It has ended when this returns, or waits for something."""
         claim = attempt.claim
         try:
             payload = orjson.loads(claim.payload)
         except orjson.JSONDecodeError as error:
             return self._verdicts.unreadable(claim, error)
-        failure: BaseException
+        if attempt.stop is not None:
+            return self._verdicts.stopped(attempt)
+        variables = copy_context()
+        waiting = _Waiting(variables)
         try:
-            if attempt.stop is None:
-                variables = copy_context()
-                coroutine = variables.run(self._call, attempt, Task.of(claim, payload))
-                try:
-                    waits_for = variables.run(coroutine.send, None)
-                except StopIteration as done:
-                    value = done.value
-                else:
-                    self._waiting(attempt)
-                    try:
-                        value = await _rest(coroutine, variables, waits_for)
-                    finally:
-                        attempt.disarm()
-                if attempt.stop in (None, StopReason.DRAIN):
-                    return self._verdicts.success(claim, value)
-            failure = asyncio.CancelledError()
+            waiting.waits_for = variables.run(self._call, attempt, Task.of(claim, payload), waiting)
+        except StopIteration as done:
+            return self._verdicts.success(claim, done.value)
         # SystemExit: a handler that calls sys.exit() fails its task, it does not take the others down with it.
         except (asyncio.CancelledError, Exception, SystemExit) as error:
-            failure = error
-        return self._verdicts.failure(claim, failure) if attempt.stop is None else self._verdicts.stopped(attempt)
+            return self._verdicts.failure(claim, error)
+        return waiting
 
-    def _call(self, attempt: Attempt, task: Task) -> Coroutine[Any, Any, Any]:
+    def _call(self, attempt: Attempt, task: Task, waiting: "_Waiting") -> Any:
+        """The first step of the handler, in its own context. Raises StopIteration with what it returns."""
         logs.bind({"task": task.id})
         called = self._handler(task, Context(self._process, attempt))
-        return called if called.__class__ is types.CoroutineType else _awaited(called)
+        coroutine = called if called.__class__ is types.CoroutineType else _awaited(called)
+        waiting.coroutine = coroutine
+        return coroutine.send(None)
 
-    def _waiting(self, attempt: Attempt) -> None:
-        """The handler waits for something: from here on its time counts, and others take over what is left."""
-        left = attempt.claim.timeout_seconds - (monotonic() - attempt.begun_at)
-        self._clocks.set_timeout((attempt,), left)
-        self._clocks.set_deadline(attempt)
-        self._start(len(self._backlog) - self._starting)
+    @types.coroutine
+    def _go_on(self, attempt: Attempt, waiting: "_Waiting") -> Generator[Any, Any, Outcome | None]:
+        """Stay with a handler that waits, always in its own context, until it ends."""
+        self._clocks.start(attempt, attempt.claim.timeout_seconds)
+        self._start(len(self._backlog) - self._starting)  # others take over what is left
+        run, coroutine, waits_for = waiting.variables.run, waiting.coroutine, waiting.waits_for
+        try:
+            while True:
+                try:
+                    sent = yield waits_for
+                except GeneratorExit:
+                    run(coroutine.close)
+                    raise
+                except BaseException as error:
+                    waits_for = run(coroutine.throw, error)
+                else:
+                    waits_for = run(coroutine.send, sent)
+        except StopIteration as done:
+            if attempt.stop is None or attempt.stop is StopReason.DRAIN:
+                return self._verdicts.success(attempt.claim, done.value)
+            return self._verdicts.stopped(attempt)
+        except (asyncio.CancelledError, Exception, SystemExit) as error:
+            if attempt.stop is None:
+                return self._verdicts.failure(attempt.claim, error)
+            return self._verdicts.stopped(attempt)
+        finally:
+            self._clocks.stop(attempt)
+
+
+class _Waiting:
+    """A handler that has begun and waits for something."""
+
+    __slots__ = ("coroutine", "variables", "waits_for")
+
+    def __init__(self, variables: Variables) -> None:
+        self.variables = variables
+        self.coroutine: Coroutine[Any, Any, Any]
+        self.waits_for: Any = None
 
 
 async def _awaited(called: Any) -> Any:
     return await called
-
-
-@types.coroutine
-def _rest(coroutine: Coroutine[Any, Any, Any], variables: Variables, waits_for: Any) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that waits for something, always with its own context variables."""
-    while True:
-        try:
-            try:
-                sent = yield waits_for
-            except GeneratorExit:
-                variables.run(coroutine.close)
-                raise
-            except BaseException as error:
-                waits_for = variables.run(coroutine.throw, error)
-            else:
-                waits_for = variables.run(coroutine.send, sent)
-        except StopIteration as done:
-            return done.value
