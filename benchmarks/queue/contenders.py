@@ -74,10 +74,10 @@ CONCURRENT = "100 calls at a time"
 IN_TURN = "call after call"
 
 CONTENDERS = (
-    Contender("kubeagents", "Kubeagents", Kind.OURS, 80_000, BULK_API, _ours),
-    Contender("taskiq", "taskiq (Redis streams)", Kind.PYTHON, 6_000, CONCURRENT, _taskiq),
+    Contender("kubeagents", "Kubeagents", Kind.OURS, 60_000, BULK_API, _ours),
+    Contender("taskiq", "taskiq (Redis streams)", Kind.PYTHON, 4_000, CONCURRENT, _taskiq),
     Contender("streaq", "streaq", Kind.PYTHON, 3_000, BULK_API, _streaq),
-    Contender("saq", "saq", Kind.PYTHON, 6_000, CONCURRENT, lambda c: int(c.zcard("saq:default:incomplete"))),
+    Contender("saq", "saq", Kind.PYTHON, 5_000, CONCURRENT, lambda c: int(c.zcard("saq:default:incomplete"))),
     Contender("arq", "arq", Kind.PYTHON, 3_000, CONCURRENT, lambda c: int(c.zcard("arq:queue"))),
     Contender("celery", "celery", Kind.PYTHON, 2_000, IN_TURN, lambda c: int(c.llen("celery") + c.hlen("unacked"))),
     Contender("dramatiq", "dramatiq", Kind.PYTHON, 8_000, IN_TURN, lambda c: int(c.hlen("dramatiq:default.msgs"))),
@@ -93,7 +93,7 @@ CONTENDERS = (
         "prototype",
         "bare prototype",
         Kind.PROTOTYPE,
-        80_000,
+        60_000,
         BULK_API,
         lambda c: int(c.llen("queue") + c.zcard("leases")),
     ),

@@ -28,8 +28,11 @@ def grow(*, depths: Sequence[int], sizes: Sequence[int], tasks: int) -> dict[str
     """All of it. `tasks`: of each drain."""
     return {
         "depth": [_depth(tasks=depth) for depth in depths],
-        "workers": [_workers(workers, tasks=tasks) for workers in (1, 2)],
-        "append_only": [_workers(1, tasks=tasks, append_only=append_only) for append_only in (False, True)],
+        "workers": [
+            _workers(1, tasks=tasks),
+            _workers(2, tasks=tasks),
+            _workers(1, tasks=tasks, append_only=True),
+        ],
         "payload": [_payload(size, tasks=min(tasks, PAYLOAD_BUDGET // size)) for size in sizes],
     }
 

@@ -179,7 +179,7 @@ def _growth(growth: Report) -> str:
                 number(row["submit_per_s"]),
                 number(row["drain_per_s"]),
             )
-            for row in [*growth["workers"], *growth["append_only"][1:]]
+            for row in growth["workers"]
         ),
     )
     payload = table(

@@ -23,7 +23,7 @@ class Extent:
     each_tasks: int = 1500
     drained_share: float = 1.0
     """Of each contender's own number."""
-    latency_seconds: float = 3.0
+    latency_seconds: float = 2.5
     idle_seconds: float = 10.0
 
 
