@@ -46,10 +46,7 @@ Written by `make bench-queue` from [queue.json](queue.json); what is measured an
 Machine: {machine["cpu"]}, {machine["cores"]} cores for server, producer and workers together, {_memory(machine)},
 {machine["system"]}, Python {machine["python"]}; load average at the beginning {machine["loadAverage"]}.{_busy(machine)}
 Server: {server.get("version", "redis")} {durable}, on the loopback device. Commit {machine["commit"]},
-{machine["at"][:10]}. Medians of {report.get("rounds", 1)} rounds in turns. The task does nothing, its payload is 100
-bytes; acknowledged after the handler, results stored.
-
-![Bars for each contender](queue.svg)"""
+{machine["at"][:10]}. The task does nothing, its payload is 100 bytes; acknowledged after the handler, results stored."""
 
 
 def _memory(machine: Report) -> str:
@@ -85,7 +82,11 @@ def _targets(report: Report) -> str:
         )
         for verdict in found
     ]
-    return f"## Targets\n\n{said}\n\n" + table(("Kubeagents", "value", "against", "target", ""), rows)
+    turns = f"Medians of {report.get('rounds', 1)} rounds, in which the contenders took turns."
+    picture = "![Bars for each contender](queue.svg)"
+    return f"{turns}\n\n{picture}\n\n## Targets\n\n{said}\n\n" + table(
+        ("Kubeagents", "value", "against", "target", ""), rows
+    )
 
 
 def _missed(verdict: Verdict) -> str:
