@@ -46,7 +46,8 @@ Written by `make bench-queue` from [queue.json](queue.json); what is measured an
 Machine: {machine["cpu"]}, {machine["cores"]} cores for server, producer and workers together, {_memory(machine)},
 {machine["system"]}, Python {machine["python"]}; load average at the beginning {machine["loadAverage"]}.{_busy(machine)}
 Server: {server.get("version", "redis")} {durable}, on the loopback device. Commit {machine["commit"]},
-{machine["at"][:10]}. The task does nothing, its payload is 100 bytes; acknowledged after the handler, results stored."""
+{machine["at"][:10]}. The task does nothing, its payload is 100 bytes. It is acknowledged after the handler, and results
+are stored."""
 
 
 def _memory(machine: Report) -> str:
