@@ -105,7 +105,7 @@ class Submission:
             return []
         victims: list[StoredTask] = []
         if limits.when_full == "Shed":
-            least = min(self._tasks[index].priority for index in fresh)
+            least = min(task.priority for task in self._tasks)
             waiting = [ledger.tasks[task_id] for lane in ledger.lanes.values() for task_id in lane.waiting]
             lower = [task for task in waiting if task.request.priority < least]
             victims = sorted(lower, key=lambda task: task.place, reverse=True)[:too_many]

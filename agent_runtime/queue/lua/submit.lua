@@ -92,10 +92,14 @@ end
 -- What the submissions accepted so far in this call have brought.
 local accepted, keyed_now, merged_into = {}, {}, {}
 
--- The earlier task that a task with this key is merged with, if any.
-local function earlier(key, own_id)
+-- The earlier task that a task with this key is merged with, if any. It may have the same id: then it is an earlier one
+-- unless this very submission has brought it.
+local function earlier(key, own_id, nonce)
   local id = keyed_now[key] or redis.call('GET', keyed .. key)
-  if id and id ~= own_id and (accepted[id] or redis.call('EXISTS', records .. id) == 1) then
+  if not id or id == own_id and (taken[id] or accepted[id]) == nonce then
+    return nil
+  end
+  if accepted[id] or redis.call('EXISTS', records .. id) == 1 then
     return id
   end
 end
@@ -133,7 +137,7 @@ local function victims(wanted, floor)
 end
 
 local function has_room(size, submission)
-  if not waiting or waiting + size <= max_depth then
+  if not waiting or size == 0 or waiting + size <= max_depth then
     return true
   end
   if when_full == 'Shed' then
@@ -169,7 +173,7 @@ local function decide(submission)
   local repeated = false
   for _, run in ipairs(submission) do
     local key = run.extra and run.extra.key
-    local into = key and (earlier(key, ids[run.first]) or own_keys[key])
+    local into = key and (earlier(key, ids[run.first], nonce) or own_keys[key])
     if into then
       verdict[#verdict + 1] = run.first - first
       verdict[#verdict + 1] = into

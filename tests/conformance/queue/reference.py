@@ -99,7 +99,7 @@ class Reference:
         parents = {wish.id: tuple(dict.fromkeys(actual.get(p, p) for p in wish.parents)) for wish in fresh}
         if any(name not in parents and name not in self.tasks for names in parents.values() for name in names):
             raise Refused
-        self._make_room(fresh)
+        self._make_room(len(fresh), min(wish.priority for wish in wishes))
         self.keys = keys
         for wish in fresh:
             self._let_in(wish, parents[wish.id])
@@ -125,13 +125,12 @@ class Reference:
                 todo += parents.get(name, ())
         return False
 
-    def _make_room(self, fresh: Sequence[Wish]) -> None:
-        if self.max_depth is None or not fresh:
+    def _make_room(self, size: int, least: int) -> None:
+        if self.max_depth is None or not size:
             return
-        too_many = self.count(*WAITING) + len(fresh) - self.max_depth
+        too_many = self.count(*WAITING) + size - self.max_depth
         if too_many <= 0:
             return
-        least = min(wish.priority for wish in fresh)
         lower = [task for task in self.tasks.values() if task.state is S.QUEUED and task.wish.priority < least]
         lower.sort(key=lambda task: (task.wish.priority, -task.order))
         if not self.shed or len(lower) < too_many:

@@ -221,10 +221,15 @@ class QueueMachine(RuleBasedStateMachine):
         self.claims += claims
 
     def _some_claims(self, data: st.DataObject) -> list[Claim]:
-        # Mostly new ones, which are held.
+        # Mostly new ones, which are held. One of a task at most: no worker has several attempts of the same.
         recent = self.claims[-6:]
         chosen: list[Claim] = data.draw(
-            st.lists(st.sampled_from(recent) | st.sampled_from(self.claims), min_size=1, max_size=3, unique_by=id)
+            st.lists(
+                st.sampled_from(recent) | st.sampled_from(self.claims),
+                min_size=1,
+                max_size=3,
+                unique_by=lambda claim: claim.id,
+            )
         )
         return chosen
 

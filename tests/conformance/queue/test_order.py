@@ -79,6 +79,21 @@ async def test_a_blocked_task_has_the_place_of_its_submission(queue: TaskQueue) 
     assert payloads(await claim_all(queue)) == ["child", "later"]
 
 
+async def test_a_child_that_need_not_wait_has_the_place_of_its_submission(queue: TaskQueue) -> None:
+    await submit(queue, "ended", id="ended")
+    await queue.cancel(["ended"], by="test")
+    await submit(queue, "first")
+    # The first of the batch ends at once, and the second is free because of that.
+    await queue.submit(
+        [
+            *tasks("doomed", id="doomed", depends_on=["ended"]),
+            *tasks("freed", depends_on=["doomed"], on_parent_failure="Run"),
+            *tasks("last"),
+        ]
+    )
+    assert payloads(await claim_all(queue)) == ["first", "freed", "last"]
+
+
 async def test_a_retried_task_has_its_place_again(queue: TaskQueue, pass_time: PassTime) -> None:
     await submit(queue, 1, 2, 3)
     await queue.settle(failed(await claim_one(queue), delay_seconds=0))

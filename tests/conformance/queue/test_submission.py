@@ -192,6 +192,16 @@ async def test_merging_wins_over_an_id_that_is_taken(queue: TaskQueue) -> None:
     assert (await queue.get("taken")).payload == 2
 
 
+async def test_the_same_submission_with_id_and_key_can_be_repeated(queue: TaskQueue) -> None:
+    request = tasks("work", id="mine", idempotency_key="mine")
+    for _ in range(2):
+        assert await queue.submit(request) == ["mine"]
+    child = tasks("child", id="child", idempotency_key="child", depends_on=["mine"])
+    for _ in range(2):
+        assert await queue.submit([*request, *child]) == ["mine", "child"]
+    assert (await queue.stats()).submitted_total == 2
+
+
 async def test_a_refused_batch_does_not_take_a_key(queue: TaskQueue) -> None:
     with pytest.raises(InvalidTaskError):
         await queue.submit([*tasks(1, id="refused", idempotency_key="key"), *tasks(2, depends_on=["nobody"])])
@@ -215,6 +225,10 @@ async def test_depending_on_a_merged_task_of_the_batch_means_the_earlier_one(que
 async def test_what_is_merged_needs_no_room(open_test_queue: OpenQueue) -> None:
     queue = open_test_queue(limits=QueueLimits(max_depth=1))
     (first,) = await submit(queue, 1, idempotency_key="key")
+    claim = await claim_one(queue)
+    await submit(queue, "fills it")
+    await queue.release([claim])
+    assert (await queue.stats()).queued == 2  # more than fit, as giving back needs no room
     assert await submit(queue, 2, idempotency_key="key") == [first]
 
 
