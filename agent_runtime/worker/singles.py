@@ -6,7 +6,8 @@ on one claim after the other. The first time that a handler has to wait, its run
 others take what is left. So a claim is worked on at once, whatever the handlers before it do.
 
 Each attempt has a context (in the sense of `contextvars`) of its own, though several may share an asyncio task: what
-one handler sets there, no other sees. A runner that has been cancelled is not used again.
+one handler sets there, no other sees. A runner that a handler has waited in is not used again: libraries tie things to
+the asyncio task, and it may carry a cancellation that was meant for what has ended.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ class Singles:
     def begin(self, attempts: Sequence[Attempt]) -> None:
         """Work on the attempts, each in its own time."""
         self._backlog.extend(attempts)
-        self._start(1)
+        self._start()
 
     def stop(self, attempt: Attempt) -> None:
         """It has been told to stop."""
@@ -69,10 +70,14 @@ class Singles:
     def hurry(self) -> None:
         """Nothing waits here that could be hurried."""
 
-    def _start(self, count: int) -> None:
-        for _ in range(count):
-            self._loop.create_task(self._work())  # kept alive by the loop, and by its attempt while it waits
-            self._starting += 1
+    def _start(self) -> None:
+        self._loop.create_task(self._work())  # kept alive by the loop, and by its attempt while it waits
+        self._starting += 1
+
+    def _pass_on(self) -> None:
+        """Let others take what is left."""
+        for _ in range(len(self._backlog) - self._starting):
+            self._start()
 
     async def _work(self) -> None:
         self._starting -= 1
@@ -85,13 +90,18 @@ class Singles:
                 attempt.task = runner
                 attempt.begun_at = monotonic()
                 outcome = self._begin(attempt)
+                used = False
                 if isinstance(outcome, _Waiting):
+                    used = True
+                    self._pass_on()
                     outcome = await self._go_on(attempt, outcome)
                 if attempt.voice is not None:
+                    used = True
+                    self._pass_on()
                     outcome = await last_words(attempt, outcome, self._verdicts)
                 self._on_end(attempt, outcome)
-                if runner.cancelling():  # it may carry a cancellation that was meant for what has ended
-                    self._start(1 if backlog else 0)
+                if used or runner.cancelling():
+                    self._pass_on()
                     return
                 if backlog and monotonic() - since > _TURN_SECONDS:
                     await asyncio.sleep(0)
@@ -133,7 +143,6 @@ class Singles:
     def _go_on(self, attempt: Attempt, waiting: "_Waiting") -> Generator[Any, Any, Outcome | None]:
         """Stay with a handler that waits, always in its own context, until it ends."""
         self._clocks.start(attempt, attempt.claim.timeout_seconds)
-        self._start(len(self._backlog) - self._starting)  # others take over what is left
         run, coroutine, waits_for = waiting.variables.run, waiting.coroutine, waiting.waits_for
         try:
             while True:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.agent import BatchContext, StopReason, Task
-from agent_runtime.queue.memory import MemoryTaskQueue
+from agent_runtime.queue.base import TaskQueue
 from agent_runtime.testing import memory_queue, running
 from agent_runtime.worker import Consumer
 from kubeagents_api.agent import BatchSettings
@@ -23,11 +23,11 @@ FOUR = BatchSettings(max_tasks=4, wait_seconds=30)
 """As many as a test submits: a batch begins when they are there."""
 
 
-async def submitted(queue: MemoryTaskQueue, *payloads: Any, **fields: Any) -> list[str]:
+async def submitted(queue: TaskQueue, *payloads: Any, **fields: Any) -> list[str]:
     return await queue.submit([TaskRequest(payload=payload, **fields) for payload in payloads])
 
 
-async def ended(queue: MemoryTaskQueue, ids: list[str]) -> list[TaskRecord]:
+async def ended(queue: TaskQueue, ids: list[str]) -> list[TaskRecord]:
     records = await queue.wait(ids, timeout_seconds=20)
     assert all(record.state.final for record in records), records
     return records

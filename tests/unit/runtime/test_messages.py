@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agent_runtime.agent import Context, StopReason, Task
-from agent_runtime.testing import MemoryTaskQueue, memory_queue, outcome, result, running
+from agent_runtime.queue.base import TaskQueue
+from agent_runtime.testing import memory_queue, outcome, result, running
 from kubeagents_api.errors import InvalidTaskError, PermanentError, TemporaryError
 from kubeagents_api.task import TaskRecord, TaskRequest, TaskState
 from kubeagents_api.task_queue import RetryPolicy
@@ -38,7 +39,7 @@ async def calls(task: Task, ctx: Context) -> Any:
     return await ctx.call(task.payload, agent="other", timeout_seconds=0.05 if task.payload == "slow" else 20)
 
 
-async def ended(queue: MemoryTaskQueue, *ids: str) -> list[TaskRecord]:
+async def ended(queue: TaskQueue, *ids: str) -> list[TaskRecord]:
     records = await queue.wait(ids, timeout_seconds=20)
     assert all(record.state.final for record in records), records
     return records

@@ -75,6 +75,17 @@ async def test_timeouts_and_task_groups_inside_a_handler_work() -> None:
     assert await results(handle, 1, 2, 3) == [[0, 1, 2]] * 3
 
 
+async def test_handlers_that_wait_do_so_in_tasks_of_their_own() -> None:
+    tasks: set[object] = set()
+
+    async def handle(task: Task, ctx: Context) -> None:
+        await asyncio.sleep(0)
+        tasks.add(asyncio.current_task())
+
+    await results(handle, *range(20), concurrency=2)
+    assert len(tasks) == 20
+
+
 @pytest.mark.parametrize("waits", [False, True])
 async def test_a_handler_that_cancels_its_own_task_fails_alone(waits: bool) -> None:
     async def handle(task: Task, ctx: Context) -> str:

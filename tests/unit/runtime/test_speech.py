@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.agent import Context, Task
-from agent_runtime.queue.base import Claim, Partial, Progress
+from agent_runtime.queue.base import Claim, Partial, Progress, TaskQueue
 from agent_runtime.queue.memory import MemoryTaskQueue
 from agent_runtime.testing import memory_queue, outcome, result, running
 from kubeagents_api.errors import QueueUnavailableError
@@ -20,7 +20,7 @@ from kubeagents_api.task_queue import RetryPolicy
 ONE_TRY = RetryPolicy(max_attempts=1)
 
 
-async def said(queue: MemoryTaskQueue, task_id: str) -> list[Any]:
+async def said(queue: TaskQueue, task_id: str) -> list[Any]:
     """All that a task says until it ends: parts, and (fraction, message) of progress."""
     items = [item async for item in queue.stream(task_id)]
     return [
@@ -123,6 +123,27 @@ async def test_a_handler_that_outruns_the_queue_waits() -> None:
     assert record.result == 2000
     assert sum(queue.calls) == 2000
     assert len(queue.calls) < 20, "what waits together travels together"
+
+
+async def test_words_on_their_way_hold_up_no_other_task() -> None:
+    both = asyncio.Event()
+    begun = 0
+
+    async def handle(task: Task, ctx: Context) -> None:
+        nonlocal begun
+        begun += 1
+        await ctx.partial(task.payload)
+        if begun == 2:
+            both.set()
+
+    queue = slow_queue()
+    ids = await queue.submit([TaskRequest(), TaskRequest()])
+    async with running(handle, queue):
+        await asyncio.wait_for(both.wait(), 10)
+        assert [(await queue.get(task_id)).state for task_id in ids] == ["running", "running"]
+        queue.open.set()
+        records = await queue.wait(ids, timeout_seconds=20)
+    assert [record.state for record in records] == ["succeeded", "succeeded"]
 
 
 async def test_what_is_said_while_the_queue_is_away_arrives_once_it_is_back() -> None:
