@@ -23,10 +23,11 @@ import orjson
 from pydantic import JsonValue
 
 from agent_runtime.queue.base import Beat, Claim, Failed
-from agent_runtime.queue.keys import lane_of
+from agent_runtime.queue.keys import ANY_LANE, lane_of
 from kubeagents_api.errors import DuplicateTaskError, InvalidTaskError, PayloadTooLargeError
 from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task import (
+    PRIORITY_DEFAULT,
     InstanceInfo,
     ParentOutcome,
     TaskFailure,
@@ -81,10 +82,19 @@ def encode_tasks(tasks: Sequence[TaskRequest], config: QueueConfig) -> list[Enco
     ids = [next(made_up) if task.id is None else task.id for task in tasks]
     if len(set(ids)) < len(ids):
         _refuse_twins(tasks, ids)
-    encoded = [
-        _encode_task(task, task_id, config, which=(tasks, index))
-        for index, (task, task_id) in enumerate(zip(tasks, ids, strict=True))
-    ]
+    encoded = []
+    simple = config.task_ttl_seconds is None
+    largest = min(config.inline_bytes, config.max_payload_bytes)
+    before, behind = _plain_head(ANY_LANE, config.retry.max_attempts, PRIORITY_DEFAULT, "", config.task_timeout_seconds)
+    for index, (task, task_id) in enumerate(zip(tasks, ids, strict=True)):
+        # Most tasks are a payload and nothing special: the short way, since this is the hottest code of a producer.
+        if simple and task.model_fields_set <= _SIMPLE_FIELDS:
+            payload = _encode_payload(task.payload, tasks, index)
+            if len(payload) <= largest:
+                text = b"".join((before, task_id.encode(), behind, payload, b"}}"))
+                encoded.append(EncodedTask(task_id, PRIORITY_DEFAULT, ANY_LANE, text))
+                continue
+        encoded.append(_encode_task(tasks, index, task_id, config))
     if len(tasks) > 1 and any(task.depends_on for task in tasks):
         _refuse_cycles(tasks, ids)
     return encoded
@@ -106,18 +116,17 @@ def submission_arguments(encoded: Sequence[EncodedTask], *, nonce: str) -> list[
     return arguments
 
 
-def _encode_task(
-    task: TaskRequest, task_id: str, config: QueueConfig, *, which: tuple[Sequence[TaskRequest], int]
-) -> EncodedTask:
+def _encode_task(tasks: Sequence[TaskRequest], index: int, task_id: str, config: QueueConfig) -> EncodedTask:
+    task = tasks[index]
     if task.queue is not None and task.queue != config.name:
         raise InvalidTaskError(
-            f"{_which(*which)} is for queue {task.queue!r}, but this is queue {config.name!r}", field="queue"
+            f"{_which(tasks, index)} is for queue {task.queue!r}, but this is queue {config.name!r}", field="queue"
         )
-    payload = _encode_payload(task.payload, which)
+    payload = _encode_payload(task.payload, tasks, index)
     if len(payload) > config.max_payload_bytes:
         raise PayloadTooLargeError(
-            f"{_which(*which)}: its payload has {len(payload)} bytes as JSON, the queue {config.name!r} takes at most "
-            f"{config.max_payload_bytes} (spec.maxPayloadBytes): send a reference to the data instead"
+            f"{_which(tasks, index)}: its payload has {len(payload)} bytes as JSON, the queue {config.name!r} takes at "
+            f"most {config.max_payload_bytes} (spec.maxPayloadBytes): send a reference to the data instead"
         )
     blob = None
     if len(payload) > config.inline_bytes:
@@ -132,7 +141,7 @@ def _encode_task(
         before, behind = _head(*place, timeout, special) if special else _plain_head(*place, timeout)
     except TypeError as error:
         raise InvalidTaskError(
-            f"{_which(*which)}: its type is not text that JSON can hold: {error}", field="type"
+            f"{_which(tasks, index)}: its type is not text that JSON can hold: {error}", field="type"
         ) from error
     text = b"".join((before, task_id.encode(), behind, payload, b"}}"))
     return EncodedTask(task_id, task.priority, lane, text, orjson.dumps(special) if special else b"", blob)
@@ -153,6 +162,7 @@ def _plain_head(lane: str, max_attempts: int, priority: int, type_: str, timeout
     return _head(lane, max_attempts, priority, type_, timeout, {})
 
 
+_SIMPLE_FIELDS: Final = frozenset(("id", "payload"))
 _SPECIAL_FIELDS: Final = frozenset(
     ("tenant", "delay_seconds", "not_before", "deadline", "depends_on", "idempotency_key")
 )
@@ -196,15 +206,15 @@ def new_blob(data: bytes, config: QueueConfig) -> Blob:
     return Blob(os.urandom(8).hex(), [data[at : at + size] for at in range(0, len(data), size)])
 
 
-def _encode_payload(payload: JsonValue, which: tuple[Sequence[TaskRequest], int]) -> bytes:
+def _encode_payload(payload: JsonValue, tasks: Sequence[TaskRequest], index: int) -> bytes:
     try:
         text = orjson.dumps(payload)
     except TypeError as error:
-        raise InvalidTaskError(f"{_which(*which)}: its payload is not JSON: {error}", field="payload") from error
+        raise InvalidTaskError(f"{_which(tasks, index)}: its payload is not JSON: {error}", field="payload") from error
     # orjson writes NaN and the infinities as null: other data than what was submitted.
     if b"null" in text and not _finite(payload):
         raise InvalidTaskError(
-            f"{_which(*which)}: its payload has a number that is NaN or infinite, which JSON cannot hold",
+            f"{_which(tasks, index)}: its payload has a number that is NaN or infinite, which JSON cannot hold",
             field="payload",
         )
     return text

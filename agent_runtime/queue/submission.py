@@ -84,7 +84,7 @@ class Submitter:
         encoded = await self._encode(tasks)
         patience = monotonic() + self._calls.config.limits.block_seconds
         while True:
-            verdict = await self._send(encoded)
+            verdict = await self._send(tasks, encoded)
             if verdict[0] != Submitted.FULL:
                 return self._ids(tasks, encoded, verdict)
             if self._calls.config.limits.when_full != "Block" or monotonic() >= patience:
@@ -94,7 +94,7 @@ class Submitter:
     async def fire(self, schedule: str, due_ms: int, task: TaskRequest) -> bool:
         """Submit the task of a schedule. False if it has fired for that time already."""
         encoded = await self._encode([task])
-        verdict = await self._send(encoded, firing=(schedule, due_ms))
+        verdict = await self._send([task], encoded, firing=(schedule, due_ms))
         if verdict[0] == Submitted.FIRED:
             return False
         if verdict[0] == Submitted.FULL:
@@ -128,9 +128,13 @@ class Submitter:
             await self._blobs.write(blobs, ttl_seconds=ORPHAN_SECONDS)
         return encoded
 
-    async def _send(self, encoded: Sequence[EncodedTask], *, firing: tuple[str, int] = ("", 0)) -> list[Any]:
+    async def _send(
+        self, tasks: Sequence[TaskRequest], encoded: Sequence[EncodedTask], *, firing: tuple[str, int] = ("", 0)
+    ) -> list[Any]:
         """The script's verdict on one submission. A cancelled caller does not know whether it was queued."""
-        arguments = submission_arguments(encoded, nonce=os.urandom(8).hex())
+        # A made-up id is as good as another random number; a repeated one may be a client's.
+        made_up = tasks[0].id is None
+        arguments = submission_arguments(encoded, nonce=encoded[0].id[-16:] if made_up else os.urandom(8).hex())
         if not self._sending:
             self._sending = True
             try:
@@ -142,7 +146,7 @@ class Submitter:
                 else:
                     self._sending = False
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        size = sum(len(task.text) for task in encoded)
+        size = len(encoded[0].text) if len(encoded) == 1 else sum(len(task.text) for task in encoded)
         self._waiting.append(_Submission(arguments, len(encoded), size, answer, firing))
         return await answer
 

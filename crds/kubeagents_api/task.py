@@ -90,7 +90,7 @@ class TaskRequest(ApiModel):
     deadline: AwareDatetime | None = None
     """When it expires unless it has ended, with time zone: nobody begins it any more, and who works on it is told to
     stop. The submission plus the TaskQueue's `taskTtlSeconds` if unset."""
-    depends_on: list[TaskId] = Field(default_factory=list, max_length=1000)
+    depends_on: tuple[TaskId, ...] = Field(default=(), max_length=1000)
     """The tasks that must end first: tasks of the queue, or of the same batch. Their results can be read while this
     task runs."""
     on_parent_failure: Literal["Fail", "Skip", "Run"] = "Fail"
@@ -104,7 +104,8 @@ class TaskRequest(ApiModel):
     `deduplicationSeconds` after its submission, no second one is queued: the submission returns the first one's id."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _rules_hold(self) -> Self:
+        # In place of the base's: a second validator would cost a plain task a tenth more.
         if not self.model_fields_set.isdisjoint(_EXTRAS):
             self._check_extras()
         return self

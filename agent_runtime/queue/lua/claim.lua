@@ -25,6 +25,16 @@ local TIDY_BOUND = 200
 local FIRST_LANE = 10
 local MARKER = 64
 limit = tonumber(limit)
+
+-- What an idle worker finds, in one command: no timer runs, no gate is shut, no lane of it holds anything.
+local looked_at = { deadlines, scheduled, leases, parked, gates }
+for i = FIRST_LANE, #ARGV do
+  looked_at[#looked_at + 1] = ready .. ARGV[i]
+end
+if redis.call('EXISTS', unpack(looked_at)) == 0 then
+  return { -1, {}, {}, {} }
+end
+
 local now = clock()
 local next_due = tidy(now, TIDY_BOUND)
 local queue_limit, tenant_limit

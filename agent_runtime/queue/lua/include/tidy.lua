@@ -63,9 +63,6 @@ end
 -- At most `bound` of each, so that no call holds up the server.
 -- Returns when the next of these is due, ms, or nil; a deadline only if it is that of a waiting or running task.
 local function tidy(now, bound)
-  if redis.call('EXISTS', deadlines, scheduled, leases, parked) == 0 then
-    return nil -- what an idle worker finds, in one command
-  end
   local expired, next_deadline = due(deadlines, now, bound)
   for _, id in ipairs(expired) do
     local text = redis.call('GET', records .. id)
