@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 LONGEST_MESSAGE: Final = 4096
 """Characters of a failure's message that are kept. A task keeps up to 100 failures."""
 _PAYLOAD: Final = b',"payload":'
+_PAYLOAD_LENGTH: Final = len(_PAYLOAD)
 _POLICY_FLAGS: Final = {"Fail": "f", "Skip": "s", "Run": "r"}
 _POLICIES: Final = {flag: policy for policy, flag in _POLICY_FLAGS.items()}
 
@@ -296,16 +297,16 @@ def decode_claim(record: bytes, *, attempt: int, token: str) -> tuple[Claim, Blo
     task = orjson.loads(record[8:cut] + b"}")  # behind {"task":
     lane = task["lane"]
     claim = Claim(
-        id=task["id"],
-        type=task["type"],
-        payload=record[cut + len(_PAYLOAD) : -2],
-        priority=task["priority"],
-        attempt=attempt,
-        max_attempts=task["max_attempts"],
-        timeout_seconds=task["timeout"],
-        agent=lane[2:] if lane.startswith("a:") else None,
-        created_at_ms=task["at"],
-        token=token,
+        task["id"],
+        task["type"],
+        record[cut + _PAYLOAD_LENGTH : -2],
+        task["priority"],
+        attempt,
+        task["max_attempts"],
+        task["timeout"],
+        lane[2:] if lane and lane[0] == "a" else None,
+        task["at"],
+        token,
     )
     if not task["flags"]:
         return claim, None
