@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from tests.chaos.checker import Breach
+from tests.chaos.findings import Breach
 from tests.chaos.round import Result, Say
 from tests.chaos.scenes import PARTS, Part, programme
 

@@ -50,15 +50,15 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
     return map(orjson.loads, lines)
 
 
-def holds_work(path: Path) -> bool:
-    """Whether a worker holds tasks now: what it has got and not sent an outcome for, by the end of its journal."""
-    held: set[str] = set()
+def held(path: Path) -> set[str]:
+    """The tasks that a worker has got and not sent an outcome for, by the end of its journal."""
+    tasks: set[str] = set()
     for entry in _tail(path):
         if entry["kind"] == "claimed":
-            held.update(task for task, *_ in entry["tasks"])
+            tasks.update(task for task, *_ in entry["tasks"])
         elif entry["kind"] == "settling":
-            held.difference_update(task for task, *_ in entry["outcomes"])
-    return bool(held)
+            tasks.difference_update(task for task, *_ in entry["outcomes"])
+    return tasks
 
 
 def is_submitting(path: Path) -> bool:
@@ -76,6 +76,33 @@ def _tail(path: Path) -> Iterator[dict[str, Any]]:
         for line in file.read().split(b"\n"):
             with contextlib.suppress(ValueError):  # cut off by where we began to read, or not yet written to its end
                 yield orjson.loads(line)
+
+
+class Followed:
+    """The journals of a round while they are being written."""
+
+    def __init__(self, folder: Path, *, but: Path) -> None:
+        """Follow all that are there, or come, but one."""
+        self._folder = folder
+        self._but = but
+        self._read = {path: path.stat().st_size for path in folder.glob("*.journal")}
+
+    def claimed_since(self) -> set[str]:
+        """The tasks that were claimed since the last look."""
+        tasks: set[str] = set()
+        for path in self._folder.glob("*.journal"):
+            if path == self._but:
+                continue
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                text, newline, _ = file.read().rpartition(b"\n")
+            self._read[path] = self._read.get(path, 0) + len(text) + len(newline)
+            for line in text.split(b"\n"):
+                with contextlib.suppress(ValueError):  # cut off by where we began to read
+                    entry = orjson.loads(line)
+                    if entry["kind"] == "claimed":
+                        tasks.update(task for task, *_ in entry["tasks"])
+        return tasks
 
 
 def names(claims: Sequence[Claim]) -> list[tuple[str, int, str]]:
@@ -179,6 +206,8 @@ class Evidence:
     settlements: list[Settlement] = field(default_factory=list)
     releases: set[tuple[str, str]] = field(default_factory=set)
     """Task and token of each attempt that a worker was about to give back."""
+    garbled: dict[str, str] = field(default_factory=dict)
+    """The beginning of what a worker was given as the payload of a task, where that was not JSON."""
     submissions: list[Submission] = field(default_factory=list)
     cancellations: list[Cancellation] = field(default_factory=list)
     finals: dict[str, Final] = field(default_factory=dict)
@@ -221,6 +250,8 @@ class Evidence:
                     for settlement, accepted in zip(settling[entry["call"]], entry["accepted"], strict=True):
                         settlement.accepted = accepted
                         settlement.answered = entry["at"]
+                case "garbled":
+                    self.garbled[entry["task"]] = entry["payload"]
                 case "releasing":
                     self.releases.update((task, token) for task, _, token in entry["tasks"])
                 case "submitting":

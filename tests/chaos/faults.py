@@ -2,12 +2,13 @@
 """What goes wrong in a round. Each fault is a coroutine function; its name is what the report counts it by."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from tests.chaos.crew import Member
-from tests.chaos.evidence import holds_work, is_submitting
+from tests.chaos.evidence import Followed, held, is_submitting
 from tests.chaos.stage import LEASE_SECONDS, Stage
 from tests.support.runtime_process import RuntimeProcess
 
@@ -17,13 +18,14 @@ Fault = Callable[[Stage], Awaitable[bool]]
 LONG_OUTAGE = 0.1
 """Part of the outages that last longer than the queue's clients repeat their calls."""
 LONG_OUTAGE_SECONDS = 6.0
+LONGEST_FREEZE_SECONDS = LEASE_SECONDS * 3
 CATCHES = 200
 """How often somebody is looked for who is in the midst of something."""
 
 
 async def worker_killed(stage: Stage) -> bool:
     """SIGKILL, while it holds tasks; another one takes its place."""
-    slot = await _caught(stage, stage.workers, holds_work)
+    slot = await _caught(stage, stage.workers, held)
     if slot is None:
         return False
     stage.workers[slot].kill()
@@ -43,12 +45,32 @@ async def worker_killed_anyhow(stage: Stage) -> bool:
 
 
 async def worker_frozen(stage: Stage) -> bool:
-    """SIGSTOP past the lease, while it holds tasks, then SIGCONT: it goes on with what is not its own any more."""
-    slot = await _caught(stage, stage.workers, holds_work)
+    """SIGSTOP while it holds tasks, SIGCONT when another one works on one of them: both settle at the same time."""
+    slot = await _caught(stage, stage.workers, held)
     if slot is None:
         return False
     member = stage.workers[slot]
-    stage.after(LEASE_SECONDS * stage.dice.uniform(1.2, 3.0), member.thaw)
+    tasks = held(stage.journal(member))
+
+    async def another_has_begun() -> None:
+        journals = Followed(stage.journals, but=stage.journal(member))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_FREEZE_SECONDS):
+                while tasks.isdisjoint(journals.claimed_since()):  # noqa: ASYNC110 - other processes write them
+                    await asyncio.sleep(0.02)
+
+    stage.later(another_has_begun, member.thaw)
+    return True
+
+
+async def worker_frozen_for_long(stage: Stage) -> bool:
+    """SIGSTOP while it holds tasks, SIGCONT long after the lease: others have done what it goes on with."""
+    slot = await _caught(stage, stage.workers, held)
+    if slot is None:
+        return False
+    member = stage.workers[slot]
+    seconds = LEASE_SECONDS * stage.dice.uniform(1.2, 3.0)
+    stage.later(lambda: asyncio.sleep(seconds), member.thaw)
     return True
 
 
@@ -98,7 +120,8 @@ async def agent_frozen(stage: Stage) -> bool:
     process = await _agent_caught(stage)
     if process is None:
         return False
-    stage.after(LEASE_SECONDS * stage.dice.uniform(1.2, 2.0), lambda: _wake(process))
+    seconds = LEASE_SECONDS * stage.dice.uniform(1.2, 2.0)
+    stage.later(lambda: asyncio.sleep(seconds), lambda: _wake(process))
     return True
 
 
@@ -173,7 +196,7 @@ async def scripts_flushed(stage: Stage) -> bool:
     return True
 
 
-async def _caught(stage: Stage, members: Sequence[Member], doing: Callable[[Path], bool]) -> int | None:
+async def _caught(stage: Stage, members: Sequence[Member], doing: Callable[[Path], object]) -> int | None:
     """The slot of somebody who is frozen now, in the midst of doing that. Another one goes on. None: there is none."""
     for _ in range(CATCHES):
         slots = [slot for slot, member in enumerate(members) if member.active]
@@ -193,7 +216,7 @@ async def _agent_caught(stage: Stage) -> RuntimeProcess | None:
     for _ in range(CATCHES):
         process = stage.dice.choice(stage.agents)
         process.signal(signal.SIGSTOP)
-        if holds_work(stage.journal_of_agent(process)):
+        if held(stage.journal_of_agent(process)):
             return process
         _wake(process)
         await asyncio.sleep(0.01)

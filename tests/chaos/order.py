@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from agent_runtime.queue import TaskQueue, open_queue
-from tests.chaos.checker import check, check_order
+from tests.chaos.checker import check
 from tests.chaos.errands import Errand, Mix
 from tests.chaos.evidence import Evidence
 from tests.chaos.faults import (
@@ -27,6 +27,7 @@ from tests.chaos.faults import (
 )
 from tests.chaos.round import Result, Say, all_ended, ask, finish, known, producers_end, result_of
 from tests.chaos.stage import LEASE_SECONDS, Layout, Stage
+from tests.chaos.turns import check_order
 from tests.support.eventually import eventually_async
 
 NAME = "order"
@@ -39,12 +40,14 @@ MIX = Mix(again=0.3, nameless=0.2)
 QUIET_SECONDS = 30.0
 
 
-async def play(*, tasks: int, seconds: float, seed: str, folder: Path, binary: Path, say: Say) -> Result:
+async def play(
+    *, tasks: int, seconds: float, seed: str, folder: Path, binary: Path, say: Say, sabotage: str = ""
+) -> Result:
     """Play a round. `seconds` is not needed: the producers submit as fast as they can."""
     begun = time.monotonic()
     dice = random.Random(f"{seed}/order")
     tasks = min(tasks, MOST_TASKS)
-    async with Stage(folder, seed, binary, Layout(producers=1, workers=3)) as stage:
+    async with Stage(folder, seed, binary, Layout(producers=1, workers=3), sabotage=sabotage) as stage:
         client = open_queue(stage.queue, url=stage.own_url)
         try:
             say("submitting")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from tests.chaos.campaign import Campaign
-from tests.chaos.checker import Breach
+from tests.chaos.findings import Breach
 from tests.chaos.round import Result, Say
 from tests.chaos.scenes import Part
 

@@ -15,11 +15,12 @@ from typing import Any
 from agent_runtime.queue import TaskQueue, open_queue
 from kubeagents_api.errors import TaskNotFoundError
 from kubeagents_api.task import DeadFilter, TaskRecord, TaskState
-from tests.chaos.checker import Verdict, check
+from tests.chaos.checker import check
 from tests.chaos.crew import END_SECONDS, Member
 from tests.chaos.errands import Mix
 from tests.chaos.evidence import Evidence, Final, Happening
 from tests.chaos.faults import Fault, inject
+from tests.chaos.findings import Verdict
 from tests.chaos.stage import Layout, Stage, queue_config
 
 STILL_SECONDS = 60.0
@@ -65,12 +66,14 @@ class Result:
     folder: Path
 
 
-async def play(scene: Scene, *, tasks: int, seconds: float, seed: str, folder: Path, binary: Path, say: Say) -> Result:
+async def play(
+    scene: Scene, *, tasks: int, seconds: float, seed: str, folder: Path, binary: Path, say: Say, sabotage: str = ""
+) -> Result:
     """Play a round of about so many tasks, submitted over so many seconds."""
     begun = time.monotonic()
     dice = random.Random(f"{seed}/scene")
     queue = queue_config(**scene.queue)
-    async with Stage(folder, seed, binary, scene.layout, queue) as stage:
+    async with Stage(folder, seed, binary, scene.layout, queue, sabotage) as stage:
         client = open_queue(stage.queue, url=stage.own_url)
         try:
             stage.start_workers(**scene.orders)

@@ -3,7 +3,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ class Play(Protocol):
     """Plays a round and judges it."""
 
     async def __call__(
-        self, *, tasks: int, seconds: float, seed: str, folder: Path, binary: Path, say: Say
+        self, *, tasks: int, seconds: float, seed: str, folder: Path, binary: Path, say: Say, sabotage: str = ""
     ) -> Result: ...
 
 
@@ -49,7 +49,7 @@ SCENES = (
     Scene(
         "frozen",
         "workers are frozen past their lease, wake up and try to settle",
-        (faults.worker_frozen, faults.worker_frozen, faults.worker_killed),
+        (faults.worker_frozen, faults.worker_frozen, faults.worker_frozen_for_long, faults.worker_killed),
         Layout(names=_TWO_AGENTS),
         _MIXES,
     ),
@@ -104,6 +104,15 @@ SCENES = (
         cancels=True,
         replays=True,
         queue={"limits": QueueLimits(concurrency=800, per_tenant=TenantLimits(concurrency=150))},
+    ),
+    Scene(
+        "shards",
+        "a queue in four parts, while workers and Redis die",
+        (faults.worker_killed, faults.worker_frozen, faults.worker_stopped, faults.redis_killed),
+        Layout(names=_TWO_AGENTS),
+        # Ids of one's own in one batch would have to fall into one shard.
+        (replace(_FAILING, nameless=1.0), replace(_ROUTED, nameless=1.0)),
+        queue={"shards": 4},
     ),
     Scene(
         "failover",

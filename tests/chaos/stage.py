@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -65,6 +65,8 @@ class Stage:
     binary: Path
     layout: Layout = field(default_factory=Layout)
     queue: QueueConfig = field(default_factory=queue_config)
+    sabotage: str = ""
+    """How the workers' queues are broken on purpose, see `sabotage`."""
     faults: Counter[str] = field(default_factory=Counter)
     """What was done to it."""
 
@@ -142,6 +144,7 @@ class Stage:
             queue=self.queue,
             folder=self.journals,
             seed=self.seed,
+            sabotage=self.sabotage,
         )
         member = self.crew.start(name, worker.run, replace(orders, **{**self._changes, **changes}), log=self._log(name))
         if slot < len(self.workers):
@@ -238,16 +241,16 @@ class Stage:
         self._generations[slot] += 1
         return f"{slot}.{self._generations[slot]}"
 
-    def after(self, seconds: float, do: Callable[[], None]) -> None:
-        """Do something in a while, or when all shall be calm."""
+    def later(self, moment: Callable[[], Awaitable[object]], do: Callable[[], None]) -> None:
+        """Do something when the moment has come, or when all shall be calm."""
         self._owed.append(do)
 
-        async def later() -> None:
-            await asyncio.sleep(seconds)
+        async def wait() -> None:
+            await moment()
             self._owed.remove(do)
             do()
 
-        self._later.add(asyncio.create_task(later()))
+        self._later.add(asyncio.create_task(wait()))
 
     async def calm(self) -> None:
         """End all faults: whoever is frozen wakes up, the way is free, the server runs."""

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime.queue import TaskQueue, open_queue
-from tests.chaos.checker import Breach, Finding, check
+from tests.chaos.checker import check
 from tests.chaos.crew import Member
 from tests.chaos.errands import Errand, Errands, Mix
 from tests.chaos.evidence import Evidence, Journal, entries, now
+from tests.chaos.findings import Breach, Finding
 from tests.chaos.producer import submit
 from tests.chaos.round import Result, Say, all_ended, ask, finish, result_of
 from tests.chaos.stage import LEASE_SECONDS, Layout, Stage
@@ -36,13 +37,15 @@ HOLD_SECONDS = LEASE_SECONDS * 2.5
 """How long a victim works: when it wants to settle, its lease is long over."""
 
 
-async def play(*, tasks: int, seconds: float, seed: str, folder: Path, binary: Path, say: Say) -> Result:
+async def play(
+    *, tasks: int, seconds: float, seed: str, folder: Path, binary: Path, say: Say, sabotage: str = ""
+) -> Result:
     """Play a round: one act for each fate. `seconds` is not needed."""
     begun = time.monotonic()
     fates = random.Random(f"{seed}/takeover").sample(FATES, len(FATES))
     findings: list[Finding] = []
     slowest = 0.0
-    async with Stage(folder, seed, binary, Layout(producers=0, workers=0)) as stage:
+    async with Stage(folder, seed, binary, Layout(producers=0, workers=0), sabotage=sabotage) as stage:
         client = open_queue(stage.queue, url=stage.own_url)
         try:
             journal = Journal(stage.journals / "harness.journal")

@@ -14,6 +14,7 @@ import uvloop
 from agent_runtime.queue import Claim, Failed, Outcome, Succeeded, TaskQueue, Worker, open_queue
 from kubeagents_api.errors import QueueUnavailableError
 from kubeagents_api.runtime_config import QueueConfig
+from tests.chaos import sabotage
 from tests.chaos.evidence import Journal, names, now
 
 SETTLE_AGAIN = 0.01
@@ -45,12 +46,16 @@ class WorkerOrders:
     """How long it waits for work."""
     lingers: bool = True
     """Hold some for longer than the lease, which is renewed."""
+    sabotage: str = ""
+    """How this worker's queue is broken on purpose, see `sabotage`."""
     honest: bool = False
     """Do none of what a worker should not do, and let everything succeed."""
 
 
 def run(orders: WorkerOrders) -> None:
     """Work until SIGTERM, then finish what is held."""
+    if orders.sabotage:
+        sabotage.commit(orders.sabotage)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_work(orders))
 
@@ -170,7 +175,11 @@ class _Hand:
             self._journal.write("settled", call=call, accepted=accepted)
 
     def _outcome(self, claim: Claim) -> Outcome:
-        errand = orjson.loads(claim.payload)
+        try:
+            errand = orjson.loads(claim.payload)
+        except ValueError:
+            self._journal.write("garbled", task=claim.id, payload=repr(claim.payload[:200]))
+            errand = {"mood": "fine"}
         match "fine" if self._orders.honest else errand["mood"]:
             case "again" if claim.attempt <= errand["failures"]:
                 return Failed(claim, "FAILED", "Chaos: not yet", delay_seconds=self._dice.choice((0.0, 0.0, 0.2, 1.0)))

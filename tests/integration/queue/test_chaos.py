@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.findings import Breach
 from tests.chaos.round import Result
 from tests.chaos.scenes import PARTS, Part
 from tests.support.eventually import eventually
@@ -23,21 +24,25 @@ SUBMIT_SECONDS = 3.0
 ROOT = Path(__file__).parents[3]
 
 
+async def play(part: Part, folder: Path, *, sabotage: str = "") -> Result:
+    """A short round."""
+    return await part.play(
+        tasks=TASKS,
+        seconds=SUBMIT_SECONDS,
+        seed=f"{SEED}/{part.name}",
+        folder=folder,
+        binary=next(iter(binaries().values())),
+        say=lambda _: None,
+        sabotage=sabotage,
+    )
+
+
 @pytest.mark.timeout(400)
 async def test_nothing_is_lost_or_done_twice_or_out_of_order_whatever_happens(tmp_path: Path) -> None:
-    async def play(part: Part) -> Result:
-        folder = tmp_path / part.name
+    folders = [tmp_path / part.name for part in PARTS]
+    for folder in folders:
         folder.mkdir()
-        return await part.play(
-            tasks=TASKS,
-            seconds=SUBMIT_SECONDS,
-            seed=f"{SEED}/{part.name}",
-            folder=folder,
-            binary=next(iter(binaries().values())),
-            say=lambda _: None,
-        )
-
-    results = await asyncio.gather(*map(play, PARTS))
+    results = await asyncio.gather(*map(play, PARTS, folders))
     counts: Counter[str] = Counter()
     for result in results:
         assert result.verdict.findings == [], result.folder
@@ -46,6 +51,27 @@ async def test_nothing_is_lost_or_done_twice_or_out_of_order_whatever_happens(tm
     assert sum(result.verdict.tasks for result in results) > len(PARTS) * TASKS / 2
     # A run in which nobody lost a lease would have shown nothing.
     assert min(counts[what] for what in ("redeliveries", "late_outcomes_refused", "places_checked")) > 0, counts
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("mistake", "part", "breaches"),
+    [
+        ("any token counts", "frozen", {Breach.STALE_ACK}),
+        ("settling leaves the lease", "killed", {Breach.RESTARTED}),
+        ("a lost lease loses the place", "order", {Breach.ORDER}),
+        ("a lost lease loses the task", "killed", {Breach.LOST}),
+        ("leases never end", "takeover", {Breach.IDLE}),
+    ],
+)
+async def test_a_queue_that_breaks_a_promise_is_caught(
+    mistake: str, part: str, breaches: set[Breach], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.chaos.takeover.SOON_SECONDS", 8.0)
+    monkeypatch.setattr("tests.chaos.round.STILL_SECONDS", 4.0)
+    (chosen,) = (each for each in PARTS if each.name == part)
+    result = await play(chosen, tmp_path, sabotage=mistake)
+    assert breaches <= {finding.breach for finding in result.verdict.findings}
 
 
 @pytest.mark.timeout(200)

@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.chaos.checker import Breach, Finding, check, check_order
+from tests.chaos.checker import check
 from tests.chaos.errands import Errand
-from tests.chaos.evidence import Evidence, Final, Happening, Journal, holds_work, is_submitting
+from tests.chaos.evidence import Evidence, Final, Happening, Journal, held, is_submitting
+from tests.chaos.findings import Breach, Finding
+from tests.chaos.turns import check_order
 
 OLD, NEW = "a" * 16, "b" * 16
 """Tokens of an attempt and of the one that follows it."""
@@ -260,6 +262,13 @@ def test_a_result_that_nobody_sent_is_found(forger: Forger) -> None:
     assert breaches(forger.evidence(t=done())) == {Breach.UNFOUNDED}
 
 
+def test_a_payload_that_is_no_json_any_more_is_found(forger: Forger) -> None:
+    forger.submitted(Errand("t"))
+    forger.claimed("w", "t", at=1)
+    forger.write("w", 2, "garbled", task="t", payload="b'{'")
+    assert breaches(forger.evidence(t=Final("cancelled"))) == {Breach.GARBLED}
+
+
 def test_half_a_batch_is_found(forger: Forger) -> None:
     forger.submitted(Errand("t"), Errand("u"), answered=False)
     assert breaches(forger.evidence(t=Final("cancelled"))) == {Breach.HALF_BATCH}
@@ -296,6 +305,15 @@ def test_a_child_that_begins_before_its_parent_has_ended_is_found(forger: Forger
     forger.claimed("other", "u", at=2)
     forger.settled("w", at=3)
     assert breaches(forger.evidence(t=done(), u=Final("cancelled"))) == {Breach.EARLY}
+
+
+def test_a_child_may_begin_between_the_death_of_its_parent_and_its_replay(forger: Forger) -> None:
+    forger.submitted(Errand("t", max_attempts=1), Errand("u", parents=("t",), on_parent_failure="Run"))
+    forger.claimed("w", "t", at=1)
+    forger.claimed("other", "u", at=3)
+    forger.claimed("w", "t", at=5, token=NEW)
+    forger.settled("w", at=6, token=NEW)
+    assert breaches(forger.evidence(t=done(NEW, replays=1), u=Final("cancelled"))) == set()
 
 
 @pytest.mark.parametrize(("choice", "right"), [("Fail", "failed"), ("Skip", "cancelled")])
@@ -368,12 +386,12 @@ def test_a_journal_survives_the_death_of_its_writer_in_the_midst_of_a_line(tmp_p
 
 def test_a_journal_shows_what_its_writer_is_in_the_midst_of(tmp_path: Path) -> None:
     journal, path = Journal(tmp_path / "w.journal"), tmp_path / "w.journal"
-    assert not holds_work(path)
+    assert not held(path)
     journal.write("claimed", asked=1.0, tasks=[("t", 1, OLD), ("u", 1, OLD)])
     journal.call("settling", outcomes=[("t", 1, OLD, "succeeded")])
-    assert holds_work(path)
+    assert held(path) == {"u"}
     journal.call("settling", outcomes=[("u", 1, OLD, "retry")])
-    assert not holds_work(path)
+    assert not held(path)
     journal.call("submitting", producer="p", batch=0, errands=[])
     assert is_submitting(path)
     journal.write("submitted", call=3, batch=0, ids=[])
