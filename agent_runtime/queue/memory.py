@@ -22,7 +22,7 @@ from agent_runtime.queue.base import (
     StorageInfo,
     Worker,
 )
-from agent_runtime.queue.memory_clock import Clock, ManualClock, Signal
+from agent_runtime.queue.memory_clock import Clock, ManualClock, Signal, Signals
 from agent_runtime.queue.memory_ledger import Ledger
 from agent_runtime.queue.memory_streams import EventLog, encode_item, parse_offset
 from agent_runtime.queue.memory_submission import Submission
@@ -77,24 +77,21 @@ class MemoryTaskQueue:
         self._clock: Clock = time.time if clock is None else clock
         self._change = Signal(self._clock)
         self._news = Signal(self._clock)
-        self._speech = Signal(self._clock)
+        self._about_task = Signals(self._clock)
         self._mailboxes: weakref.WeakSet[_Mailbox] = weakref.WeakSet()
         self._beats: dict[str, tuple[Beat, int]] = {}
         self._fired: dict[str, datetime] = {}
         self._ledger = Ledger(
             config,
             now=self._now,
-            on_change=self._changed,
+            on_change=self._change.ring,
+            on_end=self._about_task.ring,
             log=EventLog(keep=config.keep_events, now=self._now, on_event=self._news.ring),
             on_revoked=self._revoke,
         )
 
     def _now(self) -> int:
         return round(self._clock() * 1000)
-
-    def _changed(self) -> None:
-        self._change.ring()
-        self._speech.ring()
 
     def _revoke(self, worker: str, task_id: str) -> None:
         for mailbox in list(self._mailboxes):
@@ -191,21 +188,22 @@ class MemoryTaskQueue:
                     field="items",
                 )
         held = self._ledger.emit(claim, items)
-        self._speech.ring()
+        self._about_task.ring(claim.id)
         return held
 
     async def stream(self, task_id: str, *, after: str = "") -> AsyncIterator[StreamItem]:
         """See TaskQueue.stream."""
         position = parse_offset(after)
         task = self._ledger.find(task_id)
-        while True:
-            found, ended = task.said.after(position), task.state.final
-            for position, item in found:  # noqa: B007 - where to read on
-                yield item
-            if ended:
-                return
-            if not found:
-                await self._speech.wait()
+        with self._about_task.of([task_id]) as news:
+            while True:
+                found, ended = task.said.after(position), task.state.final
+                for position, item in found:  # noqa: B007 - where to read on
+                    yield item
+                if ended:
+                    return
+                if not found:
+                    await news.wait()
 
     async def parents(self, claim: Claim) -> Mapping[str, ParentOutcome]:
         """See TaskQueue.parents."""
@@ -219,8 +217,12 @@ class MemoryTaskQueue:
         """See TaskQueue.wait."""
         until = self._clock() + timeout_seconds
         tasks = [self._ledger.find(task_id) for task_id in task_ids]
-        while not all(task.state.final for task in tasks) and self._clock() < until:
-            await self._change.wait(until)
+        running = [task for task in tasks if not task.state.final]
+        with self._about_task.of(task.id for task in running) as news:
+            while running and self._clock() < until:
+                await news.wait(until)
+                while running and running[-1].state.final:
+                    running.pop()
         return [task.record(queue=self.name) for task in tasks]
 
     async def list_dead(self, which: DeadFilter | None = None, *, limit: int, after: str = "") -> list[TaskRecord]:
@@ -259,7 +261,7 @@ class MemoryTaskQueue:
         else:
             names.remove(by)
         self._ledger.log.note(_GATE_EVENTS[gate, shut], by=by)
-        self._changed()
+        self._change.ring()
 
     async def events(self, *, after: str = "", limit: int, wait_seconds: float = 0.0) -> list[TaskEvent]:
         """See TaskQueue.events."""

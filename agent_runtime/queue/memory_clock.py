@@ -2,8 +2,9 @@
 """The time of a queue in memory, and who sleeps until something happens or a time has come."""
 
 import asyncio
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
@@ -77,3 +78,32 @@ class Signal:
             pass  # the time has come
         finally:
             del self._sleepers[sleeper]
+
+
+class Signals:
+    """Signals by name: who waits for news of one task is not woken by those of others."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_name: dict[str, set[Signal]] = {}
+
+    @contextlib.contextmanager
+    def of(self, names: Iterable[str]) -> Iterator[Signal]:
+        """A signal that is rung with any of the names, to the end of the block."""
+        signal = Signal(self._clock)
+        watched = set(names)
+        for name in watched:
+            self._by_name.setdefault(name, set()).add(signal)
+        try:
+            yield signal
+        finally:
+            for name in watched:
+                signals = self._by_name[name]
+                signals.discard(signal)
+                if not signals:
+                    del self._by_name[name]
+
+    def ring(self, name: str) -> None:
+        """Something has happened to what has this name."""
+        for signal in self._by_name.get(name, ()):
+            signal.ring()

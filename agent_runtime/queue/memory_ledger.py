@@ -50,7 +50,9 @@ class Ledger:
     config: QueueConfig
     now: Callable[[], int]
     on_change: Callable[[], None]
-    """Called when something may be begun, has ended or has left room."""
+    """Called when something may be begun, or has left room."""
+    on_end: Callable[[str], None]
+    """Called with the id of a task that has ended."""
     log: EventLog
     on_revoked: Callable[[str, str], None]
     """Called with worker and id of a running task that is taken away."""
@@ -326,6 +328,7 @@ class Ledger:
             self.log.note(_ENDINGS[state], task.id, by=by)
         else:
             self._note_end(_ENDINGS[state], task, hold, by=by)
+        self.on_end(task.id)
 
     def _note_end(self, kind: TaskEventKind, task: StoredTask, hold: Hold, *, by: str | None = None) -> None:
         self.log.note(kind, task.id, attempt=task.attempts, by=by or hold.worker, since=hold.started)
