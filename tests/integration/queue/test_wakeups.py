@@ -8,7 +8,7 @@ import pytest
 
 from agent_runtime.cancellation import end
 from agent_runtime.queue import Claim, TaskQueue, Worker
-from agent_runtime.queue.redis import LONGEST_BLOCK_SECONDS
+from agent_runtime.queue.calls import LONGEST_BLOCK_SECONDS
 from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import (
     ALICE,
