@@ -52,6 +52,8 @@ SCENES = (
         (faults.worker_frozen, faults.worker_frozen, faults.worker_frozen_for_long, faults.worker_killed),
         Layout(names=_TWO_AGENTS),
         _MIXES,
+        # Long enough that who wakes up meets another one at work.
+        orders={"hold_seconds": (0.1, 0.4)},
     ),
     Scene(
         "cut",
