@@ -148,7 +148,7 @@ REPLAY = _script(
 )
 PURGE = _script(
     "purge",
-    "records chunks said dead events",
+    "records parents chunks said dead events",
     "keep by",
 )
 GATE = _script(

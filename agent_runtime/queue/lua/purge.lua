@@ -1,6 +1,6 @@
 -- Remove dead tasks for good.
 --
--- KEYS: records chunks said dead events
+-- KEYS: records parents chunks said dead events
 -- ARGV: keep by
 --   then the ids
 -- `by` is who asks, as the inside of a JSON string.
@@ -23,7 +23,7 @@ for i = FIRST, #ARGV do
         redis.call('DEL', chunks .. head.blob .. ':' .. n)
       end
     end
-    redis.call('DEL', records .. id, said .. id)
+    redis.call('DEL', records .. id, parents .. id, said .. id)
     note('purged', by, id)
     purged[#purged + 1] = id
   end

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from kubeagents_api.task import TaskState as S
 
-LEASE, BACKOFF, DELAY, DEADLINE = 30.0, 100.0, 100.0, 1000.0
+LEASE, BACKOFF, DELAY, DEADLINE = 3000.0, 10000.0, 10000.0, 100000.0
 _ENDS = ("succeeded", "failed", "cancelled", "expired")
 WAITING = (S.BLOCKED, S.SCHEDULED, S.QUEUED)
 

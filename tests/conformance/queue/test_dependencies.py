@@ -249,6 +249,21 @@ async def test_replaying_a_parent_does_not_bring_its_children_back(queue: TaskQu
     assert await states(queue, ["parent", "child"]) == [TaskState.SUCCEEDED, TaskState.FAILED]
 
 
+async def test_a_replayed_child_reads_its_parents_again(open_test_queue: OpenQueue, pass_time: PassTime) -> None:
+    queue = open_test_queue(result_ttl_seconds=1, inline_bytes=1024)
+    large = ["x" * 2000]
+    await submit(queue, "parent", id="parent")
+    await submit(queue, "parent", id="other")
+    await submit(queue, "child", id="child", depends_on=["parent", "other"], max_attempts=1)
+    await succeed(queue, result="kept")
+    await succeed(queue, result=large)
+    await queue.settle(failed(await claim_one(queue)))
+    await pass_time(1.2)
+    assert await queue.replay(DeadFilter(), by="test") == ["child"]
+    outcomes = await queue.parents(await claim_one(queue))
+    assert (outcomes["parent"].result, outcomes["other"].result) == ("kept", large)
+
+
 async def test_a_task_may_depend_on_one_that_is_replayed(queue: TaskQueue) -> None:
     (parent,) = await die(queue, "parent")
     await queue.replay(DeadFilter(), by="test")

@@ -1,14 +1,17 @@
 -- How tasks become final, and what that means for the tasks that depend on them.
 local ended_ids, ended_counts = {}, {}
 
--- Forget all that a task has beside its record and its past.
+-- Forget all that a task has beside its record and its past. What a dead one may need again is kept: its payload, and
+-- how its parents ended.
 local function forget_extras(id, head, final_state)
   local flags = head.flags
   if string.find(flags, 'd', 1, true) then
     redis.call('ZREM', deadlines, id)
   end
   if string.find(flags, '[fsr]') then
-    redis.call('DEL', parents .. id)
+    if final_state ~= 'dead' then
+      redis.call('DEL', parents .. id)
+    end
     redis.call('HDEL', blocked, id)
   end
   if head.blob and final_state ~= 'dead' then
