@@ -21,6 +21,8 @@ SEED = "2026"
 TASKS = 400
 """Of each round."""
 SUBMIT_SECONDS = 3.0
+MOST_ROUNDS = 4
+"""In which a mistake must be found. Mostly one is enough; what meets what is a matter of chance."""
 ROOT = Path(__file__).parents[3]
 
 
@@ -55,23 +57,30 @@ async def test_nothing_is_lost_or_done_twice_or_out_of_order_whatever_happens(tm
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
-    ("mistake", "part", "breaches"),
+    ("mistake", "part", "breach"),
     [
-        ("any token counts", "frozen", {Breach.STALE_ACK}),
-        ("settling leaves the lease", "killed", {Breach.RESTARTED}),
-        ("a lost lease loses the place", "order", {Breach.ORDER}),
-        ("a lost lease loses the task", "killed", {Breach.LOST}),
-        ("leases never end", "takeover", {Breach.IDLE}),
+        ("any token counts", "frozen", Breach.STALE_ACK),
+        ("settling leaves the lease", "killed", Breach.RESTARTED),
+        ("a lost lease loses the place", "order", Breach.ORDER),
+        ("a lost lease loses the task", "killed", Breach.LOST),
+        ("leases never end", "takeover", Breach.IDLE),
     ],
 )
 async def test_a_queue_that_breaks_a_promise_is_caught(
-    mistake: str, part: str, breaches: set[Breach], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mistake: str, part: str, breach: Breach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.chaos.takeover.SOON_SECONDS", 8.0)
     monkeypatch.setattr("tests.chaos.round.STILL_SECONDS", 4.0)
     (chosen,) = (each for each in PARTS if each.name == part)
-    result = await play(chosen, tmp_path, sabotage=mistake)
-    assert breaches <= {finding.breach for finding in result.verdict.findings}
+    found: set[Breach] = set()
+    for number in range(MOST_ROUNDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        result = await play(chosen, folder, sabotage=mistake)
+        found |= {finding.breach for finding in result.verdict.findings}
+        if breach in found:
+            return
+    raise AssertionError(f"{mistake}: found {found or 'nothing'} in {MOST_ROUNDS} rounds")
 
 
 @pytest.mark.timeout(200)
