@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a person sees of a run: a line for each round, and while it runs what it does just now."""
 
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.chaos.scenes import Part
 
 SHOWN_FINDINGS: Final = 3
 """Of each kind."""
+WIDTH: Final = 110
 _HEAD: Final = (
     f"{'round':>5}  {'part':<11}{'tasks':>8}{'faults':>8}{'redelivered':>13}{'refused':>9}"
     f"{'lost':>7}{'double':>8}{'stale':>7}{'order':>7}{'other':>7}{'s':>7}{'total':>12}"
@@ -48,7 +50,8 @@ class Progress:
 
         def say(what: str) -> None:
             if self._live:
-                text = f"{number:>5}  {part.name:<11}{what} … {time.monotonic() - begun:.0f} s"
+                so_far = f"{tasks:,} of {self._campaign.tasks:,} tasks so far"
+                text = f"{number:>5}  {part.name:<11}{what} … {time.monotonic() - begun:.0f} s ({so_far})"
                 self._stream.write(f"\r\x1b[2K{text}")
                 self._stream.flush()
 
@@ -82,16 +85,16 @@ class Progress:
         campaign = self._campaign
         counts, faults = campaign.counts, campaign.faults
         self._line("")
-        self._line(
-            f"{campaign.total:,} tasks in {len(campaign.results)} rounds and {campaign.seconds:,.0f} s; "
+        self._paragraph(
+            f"{campaign.total:,} tasks in {len(campaign.results)} rounds and {campaign.seconds:,.0f} s. "
+            f"{counts['attempts']:,} attempts: {counts['redeliveries']:,} tasks were given away as their lease was "
+            f"over, {counts['given_back']:,} given back, {counts['replayed']:,} replayed. "
+            f"{counts['late_outcomes_refused']:,} late outcomes were refused, {counts['places_checked']:,} places "
+            f"checked; the slowest takeover by an idle worker took {counts['slowest_takeover_ms'] / 1000:.1f} s."
+        )
+        self._paragraph(
             f"{sum(faults.values()):,} faults: "
             + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sorted(faults.items()))
-        )
-        self._line(
-            f"{counts['attempts']:,} attempts; {counts['redeliveries']:,} after a lease was over, "
-            f"{counts['given_back']:,} given back; {counts['late_outcomes_refused']:,} late outcomes refused; "
-            f"{counts['places_checked']:,} places checked; "
-            f"slowest takeover {counts['slowest_takeover_ms'] / 1000:.1f} s"
         )
         broken = {breach.value: count for breach, count in campaign.breaches.items()}
         if broken:
@@ -103,6 +106,10 @@ class Progress:
         else:
             self._line("Nothing lost, nothing ended twice, no stale outcome accepted, all in order.")
         self._line(f"Written to {output}")
+
+    def _paragraph(self, text: str) -> None:
+        for line in textwrap.wrap(text, WIDTH):
+            self._line(line)
 
     def _line(self, text: str) -> None:
         self._stream.write(f"\r\x1b[2K{text}\n" if self._live else f"{text}\n")

@@ -53,7 +53,7 @@ SCENES = (
         Layout(names=_TWO_AGENTS),
         _MIXES,
         # Long enough that who wakes up meets another one at work.
-        orders={"hold_seconds": (0.1, 0.4)},
+        orders={"hold_seconds": (0.05, 0.3)},
     ),
     Scene(
         "cut",
