@@ -61,16 +61,16 @@ lint: setup ## ruff, mypy --strict, import contracts, module size
 ##@ Tests
 
 .PHONY: test
-test: test-unit test-integration test-e2e ## Everything, on a real cluster too (about 15 min; the first time 15 min more)
+test: test-unit test-integration test-e2e ## Everything, on a real cluster too (about 25 min; the first time 15 min more)
 
 .PHONY: test-unit
 test-unit: setup ## No I/O, seconds
 	$(PYTHON) -m pytest tests/unit -q
 
 .PHONY: test-integration
-test-integration: setup ## Real Redis, real sockets, real processes (about 4 min)
+test-integration: setup ## Real Redis, real sockets, real processes (about 12 min)
 	$(PYTHON) -m tests.support.packages redis-server
-	$(PYTHON) -m pytest tests/integration
+	$(PYTHON) -m pytest tests/conformance tests/integration
 
 .PHONY: test-e2e
 test-e2e: setup ## On a real Kubernetes cluster; makes one where none is given (about 10 min; KEEP=1 leaves it running)

@@ -100,7 +100,7 @@ def test_the_central_agent_of_the_namespace_is_reached_through_the_service_proxy
     api.answers[f"{PROXY.format('desk')}/v1/queues"] = (200, [STATS])
     done = cli("get", "queues")
     assert done.code == 0, done.err
-    assert done.out.splitlines()[1].split() == ["tasks", "1", "2", "0", "0", "3", "0", "-"]
+    assert done.out.splitlines()[1].split() == ["tasks", "open", "1", "2", "0", "0", "3", "0", "-"]
     assert api.tokens == {"Bearer t0ken"}
 
 

@@ -1,6 +1,8 @@
 -- The server's clock in milliseconds. The only clock of the queue: clients' clocks may differ, this one is shared.
+local microseconds
 local function clock()
   local time = redis.call('TIME')
+  microseconds = time[2] % 1000
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 

@@ -93,7 +93,8 @@ finish = function(id, text, state, outcome, now)
     local head = head_of_text(text)
     if state == 'dead' then
       redis.call('SET', records .. id, with_outcome(text, outcome))
-      redis.call('ZADD', dead, digits(now), id)
+      -- By the microsecond, and one more for each in this call: who died last is listed first.
+      redis.call('ZADD', dead, string.format('%.3f', now + (microseconds + #ended_ids) / 1000), id)
     else
       redis.call('SET', records .. id, with_outcome(text, outcome), 'EX', result_ttl_s)
     end
