@@ -6,8 +6,8 @@ What is guaranteed
     A task that `submit` has returned an id for is in the queue, and stays until it is final. It is begun at least
     once, unless it is cancelled, expires, or a task that it depends on fails. It becomes final exactly once. As durable
     as the server is: with an append-only file a crash of the server loses next to nothing that was acknowledged, a
-    crash of its machine at most the last second (`appendfsync everysec`). A server that evicts keys breaks all promises;
-    `storage` tells. docs/explanation/guarantees.md says how this is shown.
+    crash of its machine at most the last second (`appendfsync everysec`). A server that evicts keys breaks all
+    promises; `storage` tells. docs/explanation/guarantees.md says how this is shown.
     Priority is strict and first in, first out inside a priority, over all tasks that a worker may take. A task gets its
     place when it is submitted and keeps it, through delays, parents, retries and lost workers. Only tenants change
     that: inside a priority they take turns.
