@@ -48,7 +48,10 @@ class DeadTasks:
         return await self._for_all(scripts.PURGE, which, by)
 
     async def _for_all(self, script: Script, which: DeadFilter, by: str) -> list[str]:
-        settings: list[Argument] = [self._calls.config.keep_events, json_inside(by)]
+        config = self._calls.config
+        settings: list[Argument] = [config.keep_events, json_inside(by)]
+        if script is scripts.PURGE:
+            settings.insert(1, config.result_ttl_seconds)
         changed: list[str] = []
         async for ids in self._pages(which, changed):
             changed += [task_id.decode() for task_id in await self._calls.run(script, [*settings, *ids])]

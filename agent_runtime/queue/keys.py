@@ -73,6 +73,7 @@ class Keys:
     blocked     hash     id -> how many tasks it waits for
     kids:<id>   set      ids of tasks that wait for this one
     parents:<id> hash    id of a task that this one depends on -> its outcome
+    heirs       hash     blob of a large result -> how many tasks may still ask for it as that of a parent
     progress    hash     id of a running task -> how far it is
     said:<id>   stream   what a running task has said
     chunk:<blob>:<n> string  a part of a large payload or result

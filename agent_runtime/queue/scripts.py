@@ -91,14 +91,14 @@ def _script(name: str, keys: str, arguments: str = "") -> Script:
 SUBMIT = _script(
     "submit",
     "records ready wake lanes lines lined parked positions tenants scheduled history deadlines blocked "
-    "kids parents chunks keyed schedules dead totals events gates capped full room done sequence leases "
+    "kids parents heirs chunks keyed schedules dead totals events gates capped full room done sequence leases "
     "running progress said revoked",
     "keep result_ttl_s max_depth when_full dedup_ms schedule due count",
 )
 CLAIM = _script(
     "claim",
     "records ready wake lanes lines lined parked positions tenants rates scheduled leases running history "
-    "deadlines blocked kids parents chunks progress said dead totals events gates capped full room done "
+    "deadlines blocked kids parents heirs chunks progress said dead totals events gates capped full room done "
     "revoked sequence",
     "keep result_ttl_s nonce repeated limit lease_ms horizon_ms worker limits",
 )
@@ -110,7 +110,7 @@ EXTEND = _script(
 SETTLE = _script(
     "settle",
     "records ready wake lanes lines lined parked positions tenants scheduled leases running history "
-    "deadlines blocked kids parents chunks progress said dead totals events capped full room done",
+    "deadlines blocked kids parents heirs chunks progress said dead totals events capped full room done",
     "keep result_ttl_s",
 )
 RELEASE = _script(
@@ -122,7 +122,7 @@ RELEASE = _script(
 CANCEL = _script(
     "cancel",
     "records ready wake lanes lines lined parked positions tenants scheduled leases running history "
-    "deadlines blocked kids parents chunks progress said dead totals events capped full room done revoked",
+    "deadlines blocked kids parents heirs chunks progress said dead totals events capped full room done revoked",
     "keep result_ttl_s by message",
 )
 EMIT = _script(
@@ -137,7 +137,7 @@ READ = _script(
 STATS = _script(
     "stats",
     "records ready wake lanes lines lined parked positions tenants rates scheduled leases running history "
-    "deadlines blocked kids parents chunks progress said dead totals events gates capped full room done "
+    "deadlines blocked kids parents heirs chunks progress said dead totals events gates capped full room done "
     "revoked",
     "keep result_ttl_s",
 )
@@ -148,8 +148,8 @@ REPLAY = _script(
 )
 PURGE = _script(
     "purge",
-    "records parents chunks said dead events",
-    "keep by",
+    "records parents heirs chunks said dead events",
+    "keep result_ttl_s by",
 )
 GATE = _script(
     "gate",

@@ -1,6 +1,6 @@
 -- End tasks before their time, wherever they are.
 --
--- KEYS: records ready wake lanes lines lined parked positions tenants scheduled leases running history deadlines blocked kids parents chunks progress said dead totals events capped full room done revoked
+-- KEYS: records ready wake lanes lines lined parked positions tenants scheduled leases running history deadlines blocked kids parents heirs chunks progress said dead totals events capped full room done revoked
 -- ARGV: keep result_ttl_s by message
 --   then the ids
 -- `by` is who cancels, as the inside of a JSON string; `message` says so and why, as a JSON string.
@@ -14,6 +14,7 @@
 -- @include lane
 -- @include record
 -- @include events
+-- @include heirs
 -- @include ending
 
 local DONE, UNKNOWN = 0, 1

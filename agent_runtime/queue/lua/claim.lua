@@ -1,6 +1,6 @@
 -- Take the best ready tasks for a worker, each under a lease.
 --
--- KEYS: records ready wake lanes lines lined parked positions tenants rates scheduled leases running history deadlines blocked kids parents chunks progress said dead totals events gates capped full room done revoked sequence
+-- KEYS: records ready wake lanes lines lined parked positions tenants rates scheduled leases running history deadlines blocked kids parents heirs chunks progress said dead totals events gates capped full room done revoked sequence
 -- ARGV: keep result_ttl_s nonce repeated limit lease_ms horizon_ms worker limits
 --   then the lanes that the worker serves
 -- `nonce` becomes the token of every task taken. `repeated` is 1 if the call was sent before and its reply got lost.
@@ -17,6 +17,7 @@
 -- @include lane
 -- @include record
 -- @include events
+-- @include heirs
 -- @include ending
 -- @include limits
 -- @include tidy

@@ -1,7 +1,7 @@
 -- Remove dead tasks for good.
 --
--- KEYS: records parents chunks said dead events
--- ARGV: keep by
+-- KEYS: records parents heirs chunks said dead events
+-- ARGV: keep result_ttl_s by
 --   then the ids
 -- `by` is who asks, as the inside of a JSON string.
 --
@@ -9,10 +9,11 @@
 --
 -- Returns the ids that were dead, and are gone now.
 
+-- @include heirs
 -- @include record
 -- @include events
 
-local FIRST = 3
+local FIRST = 4
 local purged = {}
 for i = FIRST, #ARGV do
   local id = ARGV[i]
@@ -23,7 +24,8 @@ for i = FIRST, #ARGV do
         redis.call('DEL', chunks .. head.blob .. ':' .. n)
       end
     end
-    redis.call('DEL', records .. id, parents .. id, said .. id)
+    renounce(id)
+    redis.call('DEL', records .. id, said .. id)
     note('purged', by, id)
     purged[#purged + 1] = id
   end

@@ -1,6 +1,6 @@
 -- Record how attempts ended: with a result, for good without one, or with another try to come.
 --
--- KEYS: records ready wake lanes lines lined parked positions tenants scheduled leases running history deadlines blocked kids parents chunks progress said dead totals events capped full room done
+-- KEYS: records ready wake lanes lines lined parked positions tenants scheduled leases running history deadlines blocked kids parents heirs chunks progress said dead totals events capped full room done
 -- ARGV: keep result_ttl_s
 --   then runs of neighbours that end the same way: kind, token, delay_ms, length,
 --   and for each attempt of the run: id, body
@@ -18,6 +18,7 @@
 -- @include lane
 -- @include record
 -- @include events
+-- @include heirs
 -- @include ending
 
 local REFUSED, ACCEPTED, REPEATED, GONE = 0, 1, 2, 3

@@ -1,6 +1,6 @@
 -- The figures of the queue.
 --
--- KEYS: records ready wake lanes lines lined parked positions tenants rates scheduled leases running history deadlines blocked kids parents chunks progress said dead totals events gates capped full room done revoked
+-- KEYS: records ready wake lanes lines lined parked positions tenants rates scheduled leases running history deadlines blocked kids parents heirs chunks progress said dead totals events gates capped full room done revoked
 -- ARGV: keep result_ttl_s
 --
 -- Guarantee: moves what is due first, so that the figures are right even where no worker claims (scaled to zero).
@@ -11,6 +11,7 @@
 -- @include lane
 -- @include record
 -- @include events
+-- @include heirs
 -- @include ending
 -- @include tidy
 

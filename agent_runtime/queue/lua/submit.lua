@@ -1,6 +1,6 @@
 -- Queue tasks: several submissions in one call, each of them all or none, one after the other.
 --
--- KEYS: records ready wake lanes lines lined parked positions tenants scheduled history deadlines blocked kids parents chunks keyed schedules dead totals events gates capped full room done sequence leases running progress said revoked
+-- KEYS: records ready wake lanes lines lined parked positions tenants scheduled history deadlines blocked kids parents heirs chunks keyed schedules dead totals events gates capped full room done sequence leases running progress said revoked
 -- ARGV: keep result_ttl_s max_depth when_full dedup_ms schedule due count
 --   then for each submission: nonce, number of its tasks, and runs of neighbours that go to the same place: lane,
 --   priority (0 to 9), extra, length, and for each task of the run: id, its record from `"flags":` on
@@ -21,6 +21,7 @@
 -- @include lane
 -- @include record
 -- @include events
+-- @include heirs
 -- @include ending
 
 local QUEUED, DUPLICATE, UNKNOWN_PARENT, CLOSED, FULL, FIRED = 0, 1, 2, 3, 4, 5
@@ -325,7 +326,7 @@ local function attach(id, extra)
     local outcome = outcome_of(redis.call('GET', records .. parent) or '')
     if outcome then
       local state = state_of(outcome)
-      redis.call('HSET', parents .. id, parent, outcome)
+      inherit(id, parent, outcome)
       if state ~= 'succeeded' and extra.policy ~= 'r' then
         fatal = fatal or { parent = parent, state = state }
       end

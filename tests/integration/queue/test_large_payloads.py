@@ -105,3 +105,18 @@ async def test_a_child_reads_the_large_result_of_its_parent(queue_with_small_inl
     await queue.settle([Succeeded(parent, orjson.dumps(LARGE))])
     child = await claim_one(queue)
     assert (await queue.parents(child))["parent"].result == LARGE
+
+
+async def test_a_large_result_outlives_its_time_while_a_child_may_read_it(
+    open_test_queue: OpenQueue, redis_server: RedisServer
+) -> None:
+    queue = open_test_queue(inline_bytes=INLINE, result_ttl_seconds=1)
+    await queue.submit([TaskRequest(id="parent"), TaskRequest(id="child", depends_on=["parent"])])
+    (parent,) = await queue.claim(ALICE, limit=10, wait_seconds=NOW)
+    await queue.settle([Succeeded(parent, orjson.dumps(LARGE))])
+    with redis_server.client() as client:
+        assert {client.ttl(key) for key in chunks(redis_server)} == {-1}
+        child = await claim_one(queue)
+        await queue.settle([Succeeded(child, b"null")])
+        assert all(0 <= int(client.ttl(key)) <= 1 for key in chunks(redis_server))
+        assert not client.exists("ka:{tests/" + queue.name + "}:heirs")

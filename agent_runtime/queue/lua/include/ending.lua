@@ -10,7 +10,7 @@ local function forget_extras(id, head, final_state)
   end
   if string.find(flags, '[fsr]') then
     if final_state ~= 'dead' then
-      redis.call('DEL', parents .. id)
+      renounce(id)
     end
     redis.call('HDEL', blocked, id)
   end
@@ -75,7 +75,7 @@ local function tell_children(id, state, outcome, now, doomed)
         redis.call('HDEL', blocked, child)
         doomed[#doomed + 1] = { id = child, parent = id, state = state, skip = string.find(head.flags, 's', 1, true) }
       else
-        redis.call('HSET', parents .. child, id, outcome)
+        inherit(child, id, outcome)
         if redis.call('HINCRBY', blocked, child, -1) <= 0 then
           redis.call('HDEL', blocked, child)
           let_go(child, head, now)
