@@ -21,6 +21,7 @@ from agent_runtime.queue.memory_tasks import (
     matcher,
 )
 from agent_runtime.queue.records import LONGEST_MESSAGE, moment
+from agent_runtime.queue.retrying import retry_delay_seconds, retry_is_useless
 from kubeagents_api.errors import TaskNotFoundError
 from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task import (
@@ -241,25 +242,15 @@ class Ledger:
         if len(message) > LONGEST_MESSAGE:
             message = f"{message[:LONGEST_MESSAGE]} … ({len(message) - LONGEST_MESSAGE} more characters)"
         failure = self._failure(task, _clean(outcome.code), _clean(message))
-        if outcome.permanent or self._useless(outcome):
+        if outcome.permanent or retry_is_useless(outcome, self.config.retry):
             self._finish(task, TaskState.FAILED, failure)
         elif task.attempts >= task.max_attempts:
             self._finish(task, TaskState.DEAD, failure)
         else:
             self._note_end(TaskEventKind.RETRYING, task, task.hold)
-            self._retry(task, failure, self._delay(outcome))
+            luck = random.random()  # noqa: S311 - spreads load, guards nothing
+            self._retry(task, failure, retry_delay_seconds(outcome, self.config.retry, luck=luck))
         return True
-
-    def _useless(self, failed: Failed) -> bool:
-        names = self.config.retry.non_retryable_errors
-        return failed.code in names or failed.message.partition(":")[0].strip() in names
-
-    def _delay(self, failed: Failed) -> float:
-        if failed.delay_seconds is not None:
-            return max(0.0, failed.delay_seconds)
-        retry = self.config.retry
-        backoff = min(retry.max_seconds, retry.initial_seconds * retry.factor ** (failed.claim.attempt - 1))
-        return backoff * (1 + random.random() * retry.jitter)  # noqa: S311 - spreads load, guards nothing
 
     def _retry(self, task: StoredTask, failure: TaskFailure, delay: float) -> None:
         task.failures.append(failure)
