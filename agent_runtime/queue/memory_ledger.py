@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent_runtime.queue.base import Claim, Failed, Gate, Outcome, Partial, Progress, Succeeded, Worker
+from agent_runtime.queue.base import Claim, Gate, Outcome, Partial, Progress, Succeeded, Worker
 from agent_runtime.queue.memory_lanes import Lane
 from agent_runtime.queue.memory_limits import Limiter
 from agent_runtime.queue.memory_streams import EventLog
