@@ -12,6 +12,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 from benchmarks import machine
@@ -51,15 +52,20 @@ def main() -> int:
     version = _version(servers[server])
     progress.opening(server=version)
     interrupted = False
+    broken: Exception | None = None
     try:
         asyncio.run(_until_told(campaign, progress))
     except (KeyboardInterrupt, asyncio.CancelledError):
         interrupted = True
-    missing = [] if interrupted else campaign.missing()
+    except Exception as error:  # what was found until then counts all the same
+        traceback.print_exception(error)
+        broken = error
+    missing = [] if interrupted or broken else campaign.missing()
     report = {
         **campaign.report(),
-        "passed": not (interrupted or campaign.breaches or missing),
+        "passed": not (interrupted or broken or campaign.breaches or missing),
         "interrupted": interrupted,
+        "broken": None if broken is None else f"{type(broken).__name__}: {broken}",
         "server": version,
         "settings": ["appendonly yes", *DURABLE],
         "machine": machine.describe(),

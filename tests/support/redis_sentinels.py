@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 
 from tests.support.eventually import eventually
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer, free_ports
 
 MASTER_NAME = "main"
 DOWN_AFTER_MS = 1000
@@ -44,8 +44,8 @@ class Sentinels:
 
     def start(self) -> None:
         """Start the Sentinels, and wait until each knows the replicas and the others."""
-        for number in range(3):
-            port = free_port()
+        self.ports = free_ports(3)
+        for number, port in enumerate(self.ports):
             folder = self.folder / f"sentinel-{number}"
             folder.mkdir()
             config = folder / "sentinel.conf"
@@ -60,7 +60,6 @@ class Sentinels:
             config.write_text("\n".join([*lines, *self.settings]) + "\n")
             with (folder / "sentinel.log").open("w") as log:
                 self.processes.append(subprocess.Popen([self.binary, config, "--sentinel"], stdout=log, stderr=log))
-            self.ports.append(port)
         for port in self.ports:
             eventually(partial(self._hastened, port), what=f"Sentinel {port} is up")
         for port in self.ports:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A private Redis or Valkey server: started in a folder of its own, restarted and killed as a test wishes."""
 
+import contextlib
 import shutil
 import signal
 import socket
@@ -32,10 +33,17 @@ def binaries() -> dict[str, Path]:
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Several, all different: asked one after the other, the system may give the same one twice."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @dataclass
