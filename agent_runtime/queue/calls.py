@@ -18,6 +18,8 @@ LARGEST_BATCH_BYTES: Final = 128 * 1024 * 1024
 """Bytes of one submission, of one claim's answer, of one read: what fits the socket's timeout on a slow network."""
 LARGEST_CALL: Final = 1000
 """Tasks in one call of any other script; longer lists are cut. Lua's stack takes some thousands of values."""
+CLAIMS_PER_CALL: Final = 128
+"""Tasks that are claimed or settled in one call. With twice as many, one worker drains a third less."""
 LONGEST_BLOCK_SECONDS: Final = 5.0
 """How long an idle worker sleeps before it looks for itself, which takes some ten commands. It is also the most by
 which the death of a worker between its wake-up and its claim can delay others."""
@@ -38,13 +40,14 @@ class Calls:
 
     @property
     def claims_per_call(self) -> int:
-        """How many payloads, or results, fit into one call, whatever their sizes."""
-        return max(1, min(LARGEST_CALL, LARGEST_BATCH_BYTES // self.config.max_payload_bytes))
+        """How many tasks one call claims or settles. Few, so that server and worker work at the same time: while one
+        is busy with a call, the other is with the one before."""
+        return max(1, min(CLAIMS_PER_CALL, LARGEST_BATCH_BYTES // self.config.inline_bytes))
 
     @property
     def records_per_call(self) -> int:
         """How many records do: they hold a payload and a result."""
-        return max(1, min(LARGEST_CALL, LARGEST_BATCH_BYTES // (2 * self.config.max_payload_bytes)))
+        return max(1, min(LARGEST_CALL, LARGEST_BATCH_BYTES // (2 * self.config.inline_bytes)))
 
 
 def parts_of(items: Sequence[T], size: int) -> list[Sequence[T]]:

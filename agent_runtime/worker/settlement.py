@@ -14,7 +14,7 @@ from kubeagents_api.errors import QueueUnavailableError
 
 _log = logging.getLogger(__name__)
 
-_BATCH = 256
+_BATCH = 512
 _BATCH_BYTES = 8 * 1024 * 1024
 """Results in one call; large ones travel in more calls, so that none blocks Redis for long."""
 
