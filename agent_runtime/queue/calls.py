@@ -19,7 +19,7 @@ LARGEST_BATCH_BYTES: Final = 128 * 1024 * 1024
 LARGEST_CALL: Final = 1000
 """Tasks in one call of any other script; longer lists are cut. Lua's stack takes some thousands of values."""
 CLAIMS_PER_CALL: Final = 128
-"""Tasks that are claimed or settled in one call. With twice as many, one worker drains a third less."""
+"""Tasks that are claimed or settled in one call. With twice as many, one worker drained a third less in short runs."""
 LONGEST_BLOCK_SECONDS: Final = 5.0
 """How long an idle worker sleeps before it looks for itself, which takes some ten commands. It is also the most by
 which the death of a worker between its wake-up and its claim can delay others."""
