@@ -16,11 +16,8 @@ def cancel(
     by: options.By = None,
     queue: options.Queue = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Cancel tasks, whether they wait or run: all of them, or none if one is not known.
 
@@ -35,7 +32,7 @@ def cancel(
     from agent_runtime.cli.output import Column, show_list, stderr
     from agent_runtime.cli.server import find_server
 
-    with Api(find_server(Target(server, namespace, central, context, kubeconfig))) as api:
+    with Api(find_server(target)) as api:
         tasks = api.cancel(queue or api.default_queue(), task_ids, by=options.author(by), reason=reason)
     columns = (Column("ID", lambda t: t["id"]), Column("STATE", lambda t: t["state"]))
     show_list(tasks, columns, output=output, empty="no tasks")

@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -44,22 +45,39 @@ _All = Annotated[bool, typer.Option("--all", help="All of the queue.", rich_help
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What the user said about which dead tasks are meant."""
+
+    kind: _Type = None
+    agent: _Agent = None
+    tenant: _Tenant = None
+    code: _Code = None
+    worker: _Worker = None
+    before: _Before = None
+    after: _After = None
+
+    def filter(self) -> dict[str, Any]:
+        """As the API wants it; empty if nothing was said. Raises CliError for a time that is none."""
+        given = {
+            "type": self.kind,
+            "agent": self.agent,
+            "tenant": self.tenant,
+            "code": self.code,
+            "worker": self.worker,
+            "before": None if self.before is None else times.moment("--before", self.before, past=True),
+            "after": None if self.after is None else times.moment("--after", self.after, past=True),
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+
 def list_(
     queue: options.Queue = None,
-    kind: _Type = None,
-    agent: _Agent = None,
-    tenant: _Tenant = None,
-    code: _Code = None,
-    worker: _Worker = None,
-    before: _Before = None,
-    after: _After = None,
+    *,
+    chosen: _Chosen,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, at most.")] = 100,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    target: Target,
 ) -> None:
     """Show dead tasks, newest first: their attempts are used up, and they are kept for inspection.
 
@@ -75,8 +93,8 @@ def list_(
     from agent_runtime.cli.output import Column, age, outcome, show_list
     from agent_runtime.cli.server import find_server
 
-    which = _filter(kind, agent, tenant, code, worker, before, after)
-    with Api(find_server(Target(server, namespace, central, context, kubeconfig))) as api:
+    which = chosen.filter()
+    with Api(find_server(target)) as api:
         rows = api.dead(queue or api.default_queue(), which=which, limit=limit)
     columns = (
         Column("ID", lambda r: r["id"]),
@@ -96,11 +114,8 @@ def show(
     task_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The tasks.", show_default=False)],
     queue: options.Queue = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Show dead tasks with every failed attempt.
 
@@ -112,7 +127,7 @@ def show(
     from agent_runtime.cli.output import dump, show_task
     from agent_runtime.cli.server import find_server
 
-    with Api(find_server(Target(server, namespace, central, context, kubeconfig))) as api:
+    with Api(find_server(target)) as api:
         name = queue or api.default_queue()
         tasks = [api.task(name, task_id) for task_id in task_ids]
     for task in tasks:
@@ -130,22 +145,13 @@ def show(
 def replay(
     task_ids: _Ids = None,
     everything: _All = False,
-    kind: _Type = None,
-    agent: _Agent = None,
-    tenant: _Tenant = None,
-    code: _Code = None,
-    worker: _Worker = None,
-    before: _Before = None,
-    after: _After = None,
+    *,
+    chosen: _Chosen,
     yes: _Yes = False,
     by: options.By = None,
     queue: options.Queue = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    target: Target,
 ) -> None:
     """Queue dead tasks again, with all their attempts: those named, those that fit, or all.
 
@@ -157,8 +163,7 @@ def replay(
         {prog} dead replay --agent billing --code TIMEOUT
         {prog} dead replay --all --yes
     """
-    which = _filter(kind, agent, tenant, code, worker, before, after)
-    target = Target(server, namespace, central, context, kubeconfig)
+    which = chosen.filter()
     ask = everything and not yes
     _change("replay", task_ids, which, everything=everything, ask=ask, by=by, queue=queue, target=target, output=output)
 
@@ -166,22 +171,13 @@ def replay(
 def purge(
     task_ids: _Ids = None,
     everything: _All = False,
-    kind: _Type = None,
-    agent: _Agent = None,
-    tenant: _Tenant = None,
-    code: _Code = None,
-    worker: _Worker = None,
-    before: _Before = None,
-    after: _After = None,
+    *,
+    chosen: _Chosen,
     yes: _Yes = False,
     by: options.By = None,
     queue: options.Queue = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    target: Target,
 ) -> None:
     """Remove dead tasks for good: those named, those that fit, or all.
 
@@ -193,32 +189,10 @@ def purge(
         {prog} dead purge --before 30d
         {prog} dead purge --all --yes
     """
-    which = _filter(kind, agent, tenant, code, worker, before, after)
-    target = Target(server, namespace, central, context, kubeconfig)
+    which = chosen.filter()
     _change(
         "purge", task_ids, which, everything=everything, ask=not yes, by=by, queue=queue, target=target, output=output
     )
-
-
-def _filter(
-    kind: str | None,
-    agent: str | None,
-    tenant: str | None,
-    code: str | None,
-    worker: str | None,
-    before: str | None,
-    after: str | None,
-) -> dict[str, Any]:
-    given = {
-        "type": kind,
-        "agent": agent,
-        "tenant": tenant,
-        "code": code,
-        "worker": worker,
-        "before": None if before is None else times.moment("--before", before, past=True),
-        "after": None if after is None else times.moment("--after", after, past=True),
-    }
-    return {key: value for key, value in given.items() if value is not None}
 
 
 def _change(

@@ -22,11 +22,8 @@ def events(
     task: Annotated[str | None, typer.Option("--task", metavar="ID", help="Only what concerns this task.")] = None,
     queue: options.Queue = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Show what has happened in a queue, oldest first: the last 100 events, or more with --limit.
 
@@ -46,7 +43,7 @@ def events(
         return task in (None, event.get("task"))
 
     last: deque[dict[str, Any]] = deque(maxlen=limit)
-    with Api(find_server(Target(server, namespace, central, context, kubeconfig))) as api:
+    with Api(find_server(target)) as api:
         name = queue or api.default_queue()
         for event in api.events(name, after=after):
             after = event["offset"]

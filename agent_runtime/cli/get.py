@@ -21,11 +21,8 @@ def agents(
         str | None, typer.Option("--queue", "-q", metavar="NAME", help="Only agents of this queue.")
     ] = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Show the running instances of agents, as their heartbeats describe them.
 
@@ -38,7 +35,7 @@ def agents(
     """
     from agent_runtime.cli.output import Column, age, show_list
 
-    rows = _read(Target(server, namespace, central, context, kubeconfig), lambda api: api.agents())
+    rows = _read(target, lambda api: api.agents())
     rows = [row for row in rows if name in (None, row["agent"]) and queue in (None, row["queue"])]
     if name is not None and not rows:
         raise CliError(f'no instance of an agent "{name}" is known' + (f' on queue "{queue}"' if queue else ""))
@@ -59,11 +56,8 @@ def agents(
 def queues(
     name: _Name = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Show queues: what waits, what runs, what is done.
 
@@ -78,7 +72,7 @@ def queues(
     from agent_runtime.cli.output import Column, age, show_list
 
     rows = _read(
-        Target(server, namespace, central, context, kubeconfig),
+        target,
         lambda api: api.queues() if name is None else [api.queue(name)],
     )
     columns = (
@@ -101,11 +95,8 @@ def task(
     task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The tasks.", show_default=False)],
     queue: options.Queue = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Show tasks and all that is known about them.
 
@@ -121,7 +112,7 @@ def task(
         name = queue or api.default_queue()
         return [api.task(name, task_id) for task_id in task_ids]
 
-    rows = _read(Target(server, namespace, central, context, kubeconfig), read)
+    rows = _read(target, read)
     if len(rows) == 1:
         show_task(rows[0], output=output)
     else:
@@ -131,11 +122,8 @@ def task(
 def schedules(
     queue: options.Queue = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Show schedules: which tasks are submitted again and again, and when.
 
@@ -151,7 +139,7 @@ def schedules(
         names = [queue] if queue else [found["queue"] for found in api.queues()]
         return [found for name in names for found in api.schedules(name)]
 
-    rows = _read(Target(server, namespace, central, context, kubeconfig), read)
+    rows = _read(target, read)
     columns = (
         Column("QUEUE", lambda r: r["queue"]),
         Column("SCHEDULE", lambda r: r["name"]),

@@ -16,7 +16,7 @@ from agent_runtime.cli.dev.command import DevCommand, dev
 from agent_runtime.cli.errors import CliError
 from agent_runtime.cli.events import events
 from agent_runtime.cli.logs import logs
-from agent_runtime.cli.options import program_name
+from agent_runtime.cli.options import expanded, program_name
 from agent_runtime.cli.result import result
 from agent_runtime.cli.submit import submit
 from agent_runtime.cli.version import version
@@ -66,7 +66,7 @@ def build_app() -> typer.Typer:
         context_settings=settings,
     )
     for function, command_class in _COMMANDS:
-        app.command(cls=command_class, help=told(function.__doc__), context_settings=settings)(function)
+        app.command(cls=command_class, help=told(function.__doc__), context_settings=settings)(expanded(function))
     for title, module in _GROUPS.items():
         group = typer.Typer(
             help=told(module.__doc__), no_args_is_help=True, rich_markup_mode="rich", context_settings=settings
@@ -74,7 +74,9 @@ def build_app() -> typer.Typer:
         for names, function in module.COMMANDS:
             for position, name in enumerate(names):
                 hidden = position > 0
-                group.command(name, help=told(function.__doc__), context_settings=settings, hidden=hidden)(function)
+                group.command(name, help=told(function.__doc__), context_settings=settings, hidden=hidden)(
+                    expanded(function)
+                )
         app.add_typer(group, name=title)
     return app
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options that several commands share, declared once so that they read and behave the same everywhere."""
 
+import inspect
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -84,16 +86,38 @@ def author(by: str | None) -> str:
 class Target:
     """What the user said about the server."""
 
-    server: str | None = None
-    namespace: str | None = None
-    central: str | None = None
-    context: str | None = None
-    kubeconfig: Path | None = None
+    server: ServerUrl = None
+    namespace: Namespace = None
+    central: Central = None
+    context: Context = None
+    kubeconfig: Kubeconfig = None
 
     @property
     def names_a_cluster(self) -> bool:
         """Whether a cluster was asked for, so that nothing else must be taken instead."""
         return self.context is not None or self.kubeconfig is not None
+
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer shall see it: each parameter that is a dataclass of options stands for all of them."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    seen: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        group = groups.get(parameter.name)
+        members = [parameter] if group is None else inspect.signature(group, eval_str=True).parameters.values()
+        seen += [member.replace(kind=inspect.Parameter.KEYWORD_ONLY) for member in members]
+
+    def call(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{member.name: given.pop(member.name) for member in fields(group)})
+        command(**given)
+
+    call.__name__ = command.__name__
+    call.__doc__ = command.__doc__
+    call.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined]  # what inspect documents
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in seen}
+    return call
 
 
 def is_kubectl_plugin() -> bool:

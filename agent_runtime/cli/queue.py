@@ -19,11 +19,8 @@ def pause(
     name: _Name = None,
     by: options.By = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Pause a queue: agents take no tasks from it. What runs is finished, new tasks wait.
 
@@ -31,18 +28,15 @@ def pause(
 
         {prog} queue pause tasks
     """
-    _change("pause", name, by, Target(server, namespace, central, context, kubeconfig), output)
+    _change("pause", name, by, target, output)
 
 
 def resume(
     name: _Name = None,
     by: options.By = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Take back one's own pause of a queue. Tasks are taken again once everybody who had paused it has done so.
 
@@ -51,18 +45,15 @@ def resume(
         {prog} queue resume tasks
         {prog} queue resume tasks --by maria
     """
-    _change("resume", name, by, Target(server, namespace, central, context, kubeconfig), output)
+    _change("resume", name, by, target, output)
 
 
 def close(
     name: _Name = None,
     by: options.By = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Close a queue to new tasks. What is in it is worked off.
 
@@ -70,18 +61,15 @@ def close(
 
         {prog} queue close tasks
     """
-    _change("close", name, by, Target(server, namespace, central, context, kubeconfig), output)
+    _change("close", name, by, target, output)
 
 
 def open_(
     name: _Name = None,
     by: options.By = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Take back one's own closing of a queue. It takes new tasks once everybody who had closed it has done so.
 
@@ -89,7 +77,7 @@ def open_(
 
         {prog} queue open tasks
     """
-    _change("open", name, by, Target(server, namespace, central, context, kubeconfig), output)
+    _change("open", name, by, target, output)
 
 
 def _change(change: str, name: str | None, by: str | None, target: Target, output: Format) -> None:

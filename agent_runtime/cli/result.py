@@ -17,11 +17,8 @@ def result(
         float, typer.Option("--wait", "-w", min=0, metavar="SECONDS", help="Wait so long for tasks that still run.")
     ] = 0,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Show the results of tasks.
 
@@ -37,7 +34,6 @@ def result(
     from agent_runtime.cli.server import find_server
     from agent_runtime.cli.waiting import wait_for
 
-    target = Target(server=server, namespace=namespace, central=central, context=context, kubeconfig=kubeconfig)
     with Api(find_server(target)) as api:
         queue = queue or api.default_queue()
         done = wait_for(api, queue, task_ids, seconds=wait) if wait else {}

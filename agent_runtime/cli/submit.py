@@ -107,11 +107,8 @@ def submit(
         bool, typer.Option("--wait", "-w", help="Wait for the results and print them; exit 1 if a task failed.")
     ] = False,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Submit one task, or a file of them.
 
@@ -151,7 +148,6 @@ def submit(
     }
     given = {key: value for key, value in common.items() if value is not None}
     tasks = [{**given, "payload": value} for value in payloads]
-    target = Target(server=server, namespace=namespace, central=central, context=context, kubeconfig=kubeconfig)
     _run(tasks, target=target, wait=wait, output=output)
 
 

@@ -13,11 +13,8 @@ from agent_runtime.cli.options import Format, Target
 def version(
     client: Annotated[bool, typer.Option("--client", help="Only this program's version; asks no server.")] = False,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Show the version of this program, and of the server if one can be reached."""
     import platform
@@ -31,12 +28,12 @@ def version(
         from agent_runtime.cli.server import find_server
 
         try:
-            where = find_server(Target(server, namespace, central, context, kubeconfig))
+            where = find_server(target)
             with Api(where) as api:
                 found |= {"server": api.version(), "url": where.url, "from": where.source}
         except CliError as error:
             # Not finding a server is fine here, unless one was named.
-            if server or namespace or central or context or kubeconfig:
+            if target != Target():
                 raise
             stderr().print(f"no server: {error}", style="dim", markup=False)
     if output is Format.TABLE:

@@ -22,11 +22,8 @@ def watch(
     ] = "",
     queue: options.Queue = None,
     output: options.Output = Format.TABLE,
-    server: options.ServerUrl = None,
-    namespace: options.Namespace = None,
-    central: options.Central = None,
-    context: options.Context = None,
-    kubeconfig: options.Kubeconfig = None,
+    *,
+    target: Target,
 ) -> None:
     """Watch a task until it has ended: how far it is, and the parts of its result as they come.
 
@@ -41,7 +38,7 @@ def watch(
     from agent_runtime.cli.output import show_task, stderr
     from agent_runtime.cli.server import find_server
 
-    with Api(find_server(Target(server, namespace, central, context, kubeconfig))) as api:
+    with Api(find_server(target)) as api:
         name = queue or api.default_queue()
         said = api.follow_task(name, task_id, after=after)
         if output is Format.TABLE:
