@@ -4,7 +4,7 @@
 from pydantic import Field
 
 from kubeagents_api.conditions import Condition
-from kubeagents_api.model import SET, ApiModel, LocalRef, ObjectName, Rule
+from kubeagents_api.model import SET, ApiModel, LocalRef, ObjectName, QueueRef, Rule
 from kubeagents_api.pod import PodSettings
 
 
@@ -25,12 +25,92 @@ class BatchSettings(ApiModel):
     """How long the first task of a batch waits for further ones; with 0 it takes what is there."""
 
 
+class ScaleUp(ApiModel):
+    """How fast replicas are added."""
+
+    stabilization_window_seconds: int = Field(default=0, ge=0, le=3600)
+    """Seconds for which more replicas must have been needed before they are added."""
+
+
+class ScaleDown(ApiModel):
+    """How fast replicas are taken away."""
+
+    stabilization_window_seconds: int = Field(default=300, ge=0, le=3600)
+    """Seconds for which fewer replicas must have been enough before some are taken away."""
+
+
+class Autoscaling(ApiModel):
+    """How many replicas there are, by what there is to do: tasks that wait, that run, and the age of the oldest."""
+
+    min_replicas: int = Field(default=1, ge=0, le=10000)
+    """The fewest. With 0, an agent without work has no pods; the first task starts one."""
+    max_replicas: int = Field(ge=1, le=10000)
+    """The most."""
+    target_utilization: float = Field(default=0.8, gt=0, le=1)
+    """The share of all slots (`concurrency` of each replica) that should be in use."""
+    max_queue_seconds: float = Field(default=30.0, ge=1, le=86400)
+    """The age in seconds that the oldest waiting task may reach. While it is older, replicas are added, whatever the
+    utilization says."""
+    idle_seconds: int = Field(default=300, ge=0, le=86400)
+    """With `minReplicas` 0: seconds without any task after which the last replica goes."""
+    scale_up: ScaleUp = ScaleUp()
+    """How fast replicas are added."""
+    scale_down: ScaleDown = ScaleDown()
+    """How fast replicas are taken away. A replica that works on tasks first finishes them."""
+
+    rules = (
+        Rule(
+            cel="self.minReplicas <= self.maxReplicas",
+            message="autoscaling.minReplicas must not be greater than autoscaling.maxReplicas",
+            holds=lambda s: s.min_replicas <= s.max_replicas,
+        ),
+    )
+
+
+class RolloutStep(ApiModel):
+    """One step of a canary."""
+
+    percent: int = Field(ge=1, le=99)
+    """The share of the replicas that run the new version, at least one."""
+    pause_seconds: int | None = Field(default=None, ge=0, le=604800)
+    """Seconds to stay at this step. If unset, it stays until the annotation `kubeagents.dev/promote` gets a new value.
+    """
+
+
+class RolloutStrategy(ApiModel):
+    """Tries a new version on a part of the replicas first, and takes it back if its tasks fail."""
+
+    steps: list[RolloutStep] = Field(min_length=1, max_length=10)
+    """The steps; after the last one all replicas run the new version."""
+    min_success_rate: float = Field(default=0.95, ge=0, le=1)
+    """The share of the new version's task attempts that must succeed. Below it, the new version is taken back."""
+    min_tasks: int = Field(default=20, ge=0, le=1000000)
+    """How many attempts the new version must have finished before a step may end and before its success rate counts."""
+
+    rules = (
+        Rule(
+            cel="self.steps.all(a, self.steps.exists_one(b, b.percent == a.percent)) && "
+            "self.steps.map(a, a.percent).isSorted()",
+            message="each step of rollout.steps must have a greater percent than the one before",
+            holds=lambda s: [step.percent for step in s.steps] == sorted({step.percent for step in s.steps}),
+        ),
+    )
+
+
 class AgentSpec(PodSettings):
     """What an Agent should be."""
 
     replicas: int = Field(default=1, ge=0, le=10000)
-    """How many pods. `kubectl scale`, an HPA or KEDA set this field. With 0, tasks wait in the queue."""
-    queue_ref: LocalRef
+    """How many pods. `kubectl scale`, an HPA or KEDA set this field. With 0, tasks wait in the queue. Not used while
+    `autoscaling` is set."""
+    suspend: bool = False
+    """Whether the agent is put to rest: its pods finish what they run and go, whatever `replicas` says. Tasks wait."""
+    autoscaling: Autoscaling | None = None
+    """If set, the operator decides how many pods there are; it does not change `replicas`."""
+    rollout: RolloutStrategy | None = None
+    """If set, a new version first runs on some of the replicas (a canary). Without, a change replaces the pods by a
+    rolling update."""
+    queue_ref: QueueRef
     """The TaskQueue whose tasks this agent takes: those that name this agent, one of its capabilities or
     one of its pods, and those that name none."""
     handler: str = Field(
@@ -62,13 +142,41 @@ class AgentSpec(PodSettings):
     )
 
 
+class RolloutStatus(ApiModel):
+    """Where the rollout of a new version is."""
+
+    stable_revision: str | None = None
+    """Digest of the pod template that is known to work."""
+    canary_revision: str | None = None
+    """Digest of the one that is being tried."""
+    failed_revision: str | None = None
+    """Digest of the one that was taken back. It is not tried again; a change of the spec makes another one."""
+    step: int | None = None
+    """Which step is under way, counted from 1."""
+    step_started_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """When it began."""
+    promoted: str | None = None
+    """The value of the annotation `kubeagents.dev/promote` that was acted on last."""
+
+
+class AgentHandled(ApiModel):
+    """The values of annotations that have been acted on."""
+
+    restarted_at: str | None = None
+    """Of `kubeagents.dev/restartedAt`: the pods are being or have been replaced."""
+
+
 class AgentStatus(ApiModel):
     """What an Agent is."""
 
     observed_generation: int = -1
     """The `metadata.generation` that this status was computed from; -1 before the operator has seen it."""
     conditions: list[Condition] = Field(default_factory=list)
-    """Ready, Reconciling, Stalled, Available, HeartbeatHealthy, QueueConnected, ScaledToZero."""
+    """Ready, Reconciling, Stalled, Suspended, Available, HeartbeatHealthy, Consuming, QueueConnected, ScaledToZero;
+    with autoscaling Autoscaled; with a rollout strategy CanaryHealthy."""
+    desired_replicas: int | None = None
+    """Pods that there should be: by the spec, or with autoscaling by what there is to do. There are more while some
+    that are to go finish their tasks."""
     replicas: int | None = None
     """Pods that exist (the scale subresource reads this)."""
     ready_replicas: int | None = None
@@ -83,3 +191,9 @@ class AgentStatus(ApiModel):
     """Address of the Service in front of the pods."""
     version: str | None = None
     """Image that the pods run."""
+    cold_start_seconds: float | None = None
+    """Seconds that the last start from zero took, from the first waiting task to the first ready pod."""
+    rollout: RolloutStatus | None = None
+    """Where the rollout of a new version is."""
+    handled: AgentHandled | None = None
+    """What was asked for by annotation and has been done."""

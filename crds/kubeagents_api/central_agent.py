@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from kubeagents_api.conditions import Condition
-from kubeagents_api.model import ApiModel, LocalRef, Rule
+from kubeagents_api.model import ApiModel, QueueRef, Rule
 from kubeagents_api.pod import PodSettings
 
 
@@ -24,7 +24,9 @@ class CentralAgentSpec(PodSettings):
 
     replicas: int = Field(default=1, ge=0, le=100)
     """How many pods. All of them serve; one of them leads."""
-    queue_refs: list[LocalRef] = Field(min_length=1, max_length=32)
+    suspend: bool = False
+    """Whether the central agent is put to rest: it has no pods, whatever `replicas` says. Agents go on."""
+    queue_refs: list[QueueRef] = Field(min_length=1, max_length=32)
     """The TaskQueues that clients reach through this CentralAgent. The first one is the default."""
     service: ServiceSettings = ServiceSettings()
     """The Service in front of the pods."""
@@ -37,10 +39,19 @@ class CentralAgentSpec(PodSettings):
     rules = (
         Rule(
             cel="self.queueRefs.all(a, self.queueRefs.exists_one(b, b.name == a.name))",
-            message="queueRefs names a TaskQueue twice: list each queue once",
+            message="queueRefs has a name twice: clients tell queues apart by name, list each name once",
             holds=lambda s: len({ref.name for ref in s.queue_refs}) == len(s.queue_refs),
         ),
     )
+
+
+class CentralAgentHandled(ApiModel):
+    """The values of annotations that have been acted on."""
+
+    restarted_at: str | None = None
+    """Of `kubeagents.dev/restartedAt`: the pods are being or have been replaced."""
+    step_down: str | None = None
+    """Of `kubeagents.dev/stepDown`: the leader of that time has been asked to let another pod lead."""
 
 
 class CentralAgentStatus(ApiModel):
@@ -49,7 +60,7 @@ class CentralAgentStatus(ApiModel):
     observed_generation: int = -1
     """The `metadata.generation` that this status was computed from; -1 before the operator has seen it."""
     conditions: list[Condition] = Field(default_factory=list)
-    """Ready, Reconciling, Stalled, Available, LeaderElected, QueueConnected."""
+    """Ready, Reconciling, Stalled, Suspended, Available, LeaderElected, QueueConnected."""
     replicas: int | None = None
     """Pods that exist (the scale subresource reads this)."""
     ready_replicas: int | None = None
@@ -68,3 +79,5 @@ class CentralAgentStatus(ApiModel):
     """Healthy / known agent instances on this CentralAgent's queues, sampled every 15 s."""
     endpoint: str | None = None
     """URL of the HTTP API inside the cluster."""
+    handled: CentralAgentHandled | None = None
+    """What was asked for by annotation and has been done."""

@@ -22,6 +22,17 @@ OWNER_NAME = f"{GROUP}/name"
 CONFIG_HASH = f"{GROUP}/config-hash"
 """Annotation on pod templates: changes with the configuration, so that a change rolls the pods."""
 
+RESTARTED_AT = f"{GROUP}/restartedAt"
+"""Annotation on an Agent or CentralAgent: a new value replaces its pods one after the other."""
+PROMOTE = f"{GROUP}/promote"
+"""Annotation on an Agent: a new value ends the step of a rollout that waits."""
+STEP_DOWN = f"{GROUP}/stepDown"
+"""Annotation on a CentralAgent: a new value lets another pod lead. On a Lease: the term that is to end."""
+REPLAY_DEAD = f"{GROUP}/replayDead"
+"""Annotation on a TaskQueue: a new value queues all its dead tasks again, once."""
+ASKING = frozenset({RESTARTED_AT, PROMOTE, STEP_DOWN, REPLAY_DEAD})
+"""The annotations by which people ask the operator for something that is no state."""
+
 CONFIG_ENV = "KUBEAGENTS_CONFIG"
 """Environment variable of a runtime process: path of its RuntimeConfig (JSON)."""
 INSTANCE_ENV = "KUBEAGENTS_INSTANCE"

@@ -66,6 +66,15 @@ class LocalRef(ApiModel):
     """Name of the object, in the same namespace."""
 
 
+class QueueRef(ApiModel):
+    """A reference to a TaskQueue."""
+
+    name: ObjectName
+    """Name of the TaskQueue."""
+    namespace: ObjectName | None = None
+    """Its namespace, if it is another one: then that TaskQueue must name ours in `spec.allowedNamespaces`."""
+
+
 class SecretKeyRef(ApiModel):
     """A reference to one key of a Secret in the same namespace."""
 

@@ -122,7 +122,7 @@ def agent_config(
     return AgentConfig(
         name=name,
         namespace=namespace,
-        queue=queue_config(name=spec.queue_ref.name, namespace=namespace, spec=queue),
+        queue=queue_config(name=spec.queue_ref.name, namespace=spec.queue_ref.namespace or namespace, spec=queue),
         handler=spec.handler,
         code_path=code_path if spec.code is not None else None,
         capabilities=spec.capabilities,
@@ -150,7 +150,7 @@ def central_agent_config(
         name=name,
         namespace=namespace,
         queues=[
-            queue_config(name=ref.name, namespace=namespace, spec=queues[ref.name], index=index)
+            queue_config(name=ref.name, namespace=ref.namespace or namespace, spec=queues[ref.name], index=index)
             for index, ref in enumerate(spec.queue_refs)
         ],
         schedules={ref.name: queues[ref.name].schedules for ref in spec.queue_refs if queues[ref.name].schedules},

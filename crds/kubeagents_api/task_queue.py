@@ -7,7 +7,7 @@ from pydantic import Field
 
 from kubeagents_api.conditions import Condition
 from kubeagents_api.limits import QueueLimits
-from kubeagents_api.model import MAP_BY_NAME, ApiModel, Rule, SecretKeyRef
+from kubeagents_api.model import MAP_BY_NAME, SET, ApiModel, Rule, SecretKeyRef
 from kubeagents_api.pod import QUANTITY, Resources
 from kubeagents_api.schedule import Schedule
 
@@ -116,6 +116,19 @@ class LargePayloads(ApiModel):
     size, so that it blocks nobody else on its way."""
 
 
+class BacklogThresholds(ApiModel):
+    """From when on the queue counts as backlogged. Without a threshold it never does."""
+
+    max_depth: int | None = Field(default=None, ge=1, le=100000000)
+    """How many tasks may wait for a worker."""
+    max_age_seconds: float | None = Field(default=None, ge=1, le=31536000)
+    """The age in seconds that the oldest waiting task may reach."""
+
+
+NamespaceGrant = Annotated[str, Field(pattern=r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$", min_length=1, max_length=63)]
+"""A namespace, or `*` for all."""
+
+
 class TaskQueueSpec(ApiModel):
     """What a TaskQueue should be."""
 
@@ -149,6 +162,11 @@ class TaskQueueSpec(ApiModel):
     shards: int = Field(default=1, ge=1, le=64)
     """Into how many parts the queue is cut, which a Redis Cluster spreads over its nodes. Priority and order hold
     inside each part; limits are divided among them. Change it only while the queue is empty."""
+    backlog: BacklogThresholds = BacklogThresholds()
+    """From when on the condition `Backlogged` is True."""
+    allowed_namespaces: list[NamespaceGrant] = Field(default_factory=list, max_length=1000, json_schema_extra=SET)
+    """Other namespaces whose Agents and CentralAgents may use this queue; `*` for all. They get the URL of its Redis
+    in a Secret of their own namespace."""
     paused: bool = False
     """Whether agents take no tasks from the queue. What runs is finished; new tasks are accepted and wait."""
     closed: bool = False
@@ -163,14 +181,21 @@ class TaskQueueSpec(ApiModel):
     )
 
 
+class TaskQueueHandled(ApiModel):
+    """The values of annotations that have been acted on."""
+
+    replay_dead: str | None = None
+    """Of `kubeagents.dev/replayDead`: the tasks that were dead then have been queued again."""
+
+
 class TaskQueueStatus(ApiModel):
     """What a TaskQueue is."""
 
     observed_generation: int = -1
     """The `metadata.generation` that this status was computed from; -1 before the operator has seen it."""
     conditions: list[Condition] = Field(default_factory=list)
-    """Ready, Reconciling, Stalled, Suspended, Accepting, Drained, DeadLettering, Routable, StorageHealthy; with
-    schedules SchedulesServed."""
+    """Ready, Reconciling, Stalled, Suspended, Accepting, Backlogged, Drained, DeadLettering, Routable, StorageHealthy;
+    with schedules SchedulesServed."""
     depth: int | None = None
     """Tasks that wait for a worker, sampled every 15 s."""
     running: int | None = None
@@ -189,3 +214,5 @@ class TaskQueueStatus(ApiModel):
     """Agent instances that take tasks from the queue."""
     backend: str | None = None
     """What holds the queue, for example `managed redis 7.4.1`."""
+    handled: TaskQueueHandled | None = None
+    """What was asked for by annotation and has been done."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubeagents_api.kinds import BY_KIND
-from kubeagents_api.labels import GROUP, OWNER_KIND, OWNER_NAME
+from kubeagents_api.labels import ASKING, GROUP, OWNER_KIND, OWNER_NAME
 from kubeagents_operator import fingerprint
 from kubeagents_operator.keys import Key, Name
 
@@ -33,6 +33,8 @@ class Custom:
     deleting: bool
     spec: dict[str, Any]
     status: dict[str, Any]
+    asked: Mapping[str, str]
+    """Those of its annotations by which people ask for something (`labels.ASKING`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ def custom(kind: str, body: Body) -> Custom:
         deleting="deletionTimestamp" in metadata,
         spec=body.get("spec") or {},
         status=body.get("status") or {},
+        asked={name: text for name, text in (metadata.get("annotations") or {}).items() if name in ASKING},
     )
 
 

@@ -18,21 +18,27 @@ class Reference(NamedTuple):
 def references(key: Key, spec: Mapping[str, Any]) -> frozenset[Reference]:
     """What the spec refers to. It is read as it is, not validated: a part that is malformed refers to nothing."""
     return frozenset(
-        Reference(kind, Name(key.namespace, name)) for kind, name in _names(key, spec) if isinstance(name, str)
+        Reference(kind, Name(namespace, name))
+        for kind, namespace, name in _names(key, spec)
+        if isinstance(name, str) and isinstance(namespace, str)
     )
 
 
-def _names(key: Key, spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _names(key: Key, spec: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    own = key.namespace
     if key.kind == "Agent":
-        yield "TaskQueue", _at(spec, "queueRef", "name")
-        yield "ConfigMap", _at(spec, "code", "configMapRef", "name")
+        yield "TaskQueue", _at(spec, "queueRef", "namespace") or own, _at(spec, "queueRef", "name")
+        yield "ConfigMap", own, _at(spec, "code", "configMapRef", "name")
     elif key.kind == "CentralAgent":
-        refs = spec.get("queueRefs")
-        for ref in refs if isinstance(refs, list) else ():
-            yield "TaskQueue", _at(ref, "name")
+        for ref in _list(spec.get("queueRefs")):
+            yield "TaskQueue", _at(ref, "namespace") or own, _at(ref, "name")
     else:
         external = _at(spec, "redis", "external")
-        yield "Secret", names.redis(key.name) if external is None else _at(external, "secretRef", "name")
+        yield "Secret", own, names.redis(key.name) if external is None else _at(external, "secretRef", "name")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _at(value: Any, *path: str) -> Any:

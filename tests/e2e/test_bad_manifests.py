@@ -25,7 +25,7 @@ REFUSED = [
     (workload.central_agent(queueRefs=[]), "spec.queueRefs"),
     (
         workload.central_agent(queueRefs=[{"name": "a"}, {"name": "a"}]),
-        "queueRefs names a TaskQueue twice: list each queue once",
+        "queueRefs has a name twice: clients tell queues apart by name, list each name once",
     ),
     (workload.central_agent(service={"type": "Magic"}), "spec.service.type"),
     (workload.queue(redis={}), "redis needs exactly one of managed and external"),

@@ -10,7 +10,7 @@ from agent_runtime.queue.timetable import Timetable
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.errors import InvalidManifestError
-from kubeagents_api.model import LocalRef
+from kubeagents_api.model import QueueRef
 from kubeagents_api.pod import EnvVar, KeyRef
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, agent_config, central_agent_config
 from kubeagents_api.task_queue import TaskQueueSpec
@@ -146,7 +146,7 @@ class _Planner:
                 kind="Agent",
                 owner=name,
                 namespace=namespace,
-                queues=((namespace, spec.queue_ref.name),),
+                queues=((spec.queue_ref.namespace or namespace, spec.queue_ref.name),),
                 env=env,
                 drain_seconds=spec.drain_seconds,
                 does=spec.handler,
@@ -174,7 +174,8 @@ class _Planner:
     def _central_process(
         self, name: str, namespace: str, spec: CentralAgentSpec, env: Mapping[str, str]
     ) -> ProcessPlan:
-        queues = {ref.name: self._specs[namespace, ref.name] for ref in spec.queue_refs}
+        keys = tuple((ref.namespace or namespace, ref.name) for ref in spec.queue_refs)
+        queues = {key[1]: self._specs[key] for key in keys}
 
         def config(port: int, code_path: str | None) -> CentralAgentConfig:
             del code_path
@@ -187,7 +188,7 @@ class _Planner:
             kind="CentralAgent",
             owner=name,
             namespace=namespace,
-            queues=tuple((namespace, queue) for queue in queues),
+            queues=keys,
             env=env,
             drain_seconds=0,
             does=", ".join(queues),
@@ -199,7 +200,7 @@ class _Planner:
         """Without a CentralAgent nobody could submit anything, so there is one for each namespace with queues."""
         for namespace in sorted({key[0] for key in self._specs}):
             names = sorted(name for ns, name in self._specs if ns == namespace)
-            spec = CentralAgentSpec(queue_refs=[LocalRef(name=name) for name in names])
+            spec = CentralAgentSpec(queue_refs=[QueueRef(name=name) for name in names])
             self._notes.append(
                 f'no CentralAgent in these manifests: added one, "{ADDED_CENTRAL}" for {", ".join(names)}, so that '
                 "tasks can be submitted; a cluster needs a manifest for it"
@@ -213,8 +214,8 @@ class _Planner:
         self._taken.add(name)
         return name
 
-    def _known_queue(self, item: Object, where: str, ref: LocalRef) -> TaskQueueSpec | None:
-        key = (item.manifest.namespace, ref.name)
+    def _known_queue(self, item: Object, where: str, ref: QueueRef) -> TaskQueueSpec | None:
+        key = (ref.namespace or item.manifest.namespace, ref.name)
         if key not in self._manifests.objects["TaskQueue"]:
             self._missing(item, where, "TaskQueue", key, self._manifests.objects["TaskQueue"])
         return self._specs.get(key)

@@ -23,7 +23,11 @@ class AgentInputs:
     spec: AgentSpec
     queue: TaskQueueSpec
     access: QueueAccess
+    replicas: int
+    """How many pods the Deployment keeps for now."""
     code_digest: str = ""
+    restarted_at: str = ""
+    """The annotation by which people ask for a restart."""
 
 
 def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
@@ -36,13 +40,14 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         owner=owner,
         name=names.agent(owner.key.name),
         settings=spec,
-        replicas=spec.replicas,
+        replicas=inputs.replicas,
         config=runtime_config.render(config),
         queues=(inputs.access,),
         grace_seconds=spec.drain_seconds + _STOP_MARGIN_SECONDS,
         api_token=False,
         code=spec.code.config_map_ref.name if spec.code is not None else None,
         code_digest=inputs.code_digest,
+        restarted_at=inputs.restarted_at,
     )
     return [
         runtime.service_account(owner, pods.name),

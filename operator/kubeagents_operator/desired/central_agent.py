@@ -22,6 +22,8 @@ class CentralAgentInputs:
     spec: CentralAgentSpec
     queues: dict[str, TaskQueueSpec]
     access: tuple[QueueAccess, ...]
+    restarted_at: str = ""
+    """The annotation by which people ask for a restart."""
 
 
 def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
@@ -34,11 +36,12 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         owner=owner,
         name=names.central_agent(owner.key.name),
         settings=spec,
-        replicas=spec.replicas,
+        replicas=0 if spec.suspend else spec.replicas,
         config=runtime_config.render(config),
         queues=inputs.access,
         grace_seconds=_GRACE_SECONDS,
         api_token=True,
+        restarted_at=inputs.restarted_at,
     )
     return [
         runtime.service_account(owner, pods.name),

@@ -55,6 +55,8 @@ class RuntimePods:
     code: str | None = None
     """ConfigMap with the user's Python files."""
     code_digest: str = ""
+    restarted_at: str = ""
+    """The annotation by which people ask for a restart: a new value rolls the pods."""
 
 
 def config_map(runtime: RuntimePods) -> Manifest:
@@ -95,7 +97,9 @@ def deployment(runtime: RuntimePods, defaults: Defaults) -> Manifest:
 
 
 def _config_hash(runtime: RuntimePods) -> str:
-    return digest([runtime.config, runtime.code_digest, *(queue.digest for queue in runtime.queues)])
+    parts = [runtime.config, runtime.code_digest, *(queue.digest for queue in runtime.queues)]
+    # Pods of objects that were never restarted keep the digest that they have.
+    return digest([*parts, runtime.restarted_at] if runtime.restarted_at else parts)
 
 
 def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import InvalidManifestError
+from kubeagents_api.labels import RESTARTED_AT
 from kubeagents_operator.desired import agent, names
 from kubeagents_operator.desired.metadata import Owner
 from kubeagents_operator.desired.pods import template_hash
@@ -11,6 +12,7 @@ from kubeagents_operator.keys import Name
 from kubeagents_operator.observed import Custom
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, pods_state, write_invalid
 from kubeagents_operator.reconcile.queues import Queue, look_up
+from kubeagents_operator.scaling.plan import ReplicaPlan, by_spec
 from kubeagents_operator.status.agent import AgentState, report
 from kubeagents_operator.status.conditions import Previous, Verdict, earliest, progressing
 from kubeagents_operator.status.workload import judge_queues
@@ -30,8 +32,9 @@ class AgentReconcile:
         except InvalidManifestError as error:
             return await write_invalid(tools, custom, error)
         assert isinstance(spec, AgentSpec)  # noqa: S101 - by its kind
-        queue = look_up(tools, key.namespace, spec.queue_ref.name, referrer="spec.queueRef.name")
-        inputs = self._inputs(custom, spec, queue)
+        queue = look_up(tools, key.namespace, spec.queue_ref, referrer="spec.queueRef")
+        plan = by_spec(replicas=spec.replicas, suspended=spec.suspend)
+        inputs = self._inputs(custom, spec, queue, plan)
         template, refused = None, None
         if isinstance(inputs, agent.AgentInputs):
             manifests = agent.children(inputs, tools.defaults)
@@ -41,17 +44,20 @@ class AgentReconcile:
         state = AgentState(
             name=key.name,
             obstacle=inputs if isinstance(inputs, Verdict) else refused,
-            pods=pods_state(tools, custom, name, wanted=spec.replicas, template=template),
+            suspended=spec.suspend,
+            plan=plan,
+            pods=pods_state(tools, custom, name, wanted=plan.wanted, template=template),
             queue=queue.state,
             heartbeat_seconds=float(spec.heartbeat_seconds),
             image=spec.image or tools.defaults.runtime_image,
             endpoint=names.url(name, key.namespace),
+            restarted_at=custom.asked.get(RESTARTED_AT) if template is not None else None,
         )
         made = report(state, Previous(custom.status), now=tools.now())
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again
 
-    def _inputs(self, custom: Custom, spec: AgentSpec, queue: Queue) -> agent.AgentInputs | Verdict:
+    def _inputs(self, custom: Custom, spec: AgentSpec, queue: Queue, plan: ReplicaPlan) -> agent.AgentInputs | Verdict:
         """What the children are made from, or what is missing for it."""
         if queue.spec is None or queue.access is None:
             verdict = judge_queues([queue.state], Previous({}))
@@ -67,4 +73,12 @@ class AgentReconcile:
                     f'ConfigMap "{code}" does not exist: create it, or correct spec.code.configMapRef.name',
                 )
             code_digest = digest.digest()
-        return agent.AgentInputs(Owner(custom.key, custom.uid), spec, queue.spec, queue.access, code_digest)
+        return agent.AgentInputs(
+            Owner(custom.key, custom.uid),
+            spec,
+            queue.spec,
+            queue.access,
+            replicas=plan.kept,
+            code_digest=code_digest,
+            restarted_at=custom.asked.get(RESTARTED_AT, ""),
+        )

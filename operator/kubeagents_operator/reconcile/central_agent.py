@@ -3,6 +3,7 @@
 
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.errors import InvalidManifestError
+from kubeagents_api.labels import RESTARTED_AT
 from kubeagents_api.runtime_config import lease_name
 from kubeagents_operator.desired import central_agent, names
 from kubeagents_operator.desired.metadata import Owner
@@ -31,7 +32,7 @@ class CentralAgentReconcile:
             return await write_invalid(tools, custom, error)
         assert isinstance(spec, CentralAgentSpec)  # noqa: S101 - by its kind
         queues = [
-            look_up(tools, key.namespace, ref.name, referrer=f"spec.queueRefs[{index}].name", index=index)
+            look_up(tools, key.namespace, ref, referrer=f"spec.queueRefs[{index}]", index=index)
             for index, ref in enumerate(spec.queue_refs)
         ]
         inputs = _inputs(custom, spec, queues)
@@ -43,12 +44,14 @@ class CentralAgentReconcile:
         name = names.central_agent(key.name)
         state = CentralAgentState(
             obstacle=inputs if isinstance(inputs, Verdict) else refused,
-            pods=pods_state(tools, custom, name, wanted=spec.replicas, template=template),
+            suspended=spec.suspend,
+            pods=pods_state(tools, custom, name, wanted=0 if spec.suspend else spec.replicas, template=template),
             queues=[queue.state for queue in queues],
             lease=tools.cache.lease(Name(key.namespace, lease_name(key.name))),
             lease_duration=float(spec.lease_duration_seconds),
             agent_timeout=float(spec.agent_timeout_seconds),
             endpoint=names.url(name, key.namespace, spec.service.port),
+            restarted_at=custom.asked.get(RESTARTED_AT) if template is not None else None,
         )
         made = report(state, Previous(custom.status), now=tools.now(), clock=tools.clock())
         again = await tools.writer.write(custom, made, now=tools.now())
@@ -63,4 +66,6 @@ def _inputs(custom: Custom, spec: CentralAgentSpec, queues: list[Queue]) -> cent
         verdict = judge_queues([queue.state for queue in queues if queue.access is None], Previous({}))
         assert verdict is not None  # noqa: S101 - that is why there is no access
         return verdict
-    return central_agent.CentralAgentInputs(Owner(custom.key, custom.uid), spec, specs, access)
+    return central_agent.CentralAgentInputs(
+        Owner(custom.key, custom.uid), spec, specs, access, restarted_at=custom.asked.get(RESTARTED_AT, "")
+    )

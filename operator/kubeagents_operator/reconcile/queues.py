@@ -7,6 +7,7 @@ from kubeagents_api.agent import AgentSpec
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import InvalidManifestError
+from kubeagents_api.model import QueueRef
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.desired import names, task_queue
@@ -36,12 +37,13 @@ def secret_of(name: str, spec: TaskQueueSpec) -> tuple[str, str]:
     return names.redis(name), task_queue.URL_KEY
 
 
-def look_up(tools: Tools, namespace: str, name: str, *, referrer: str, index: int = 0) -> Queue:
-    """A queue as its user sees it. `referrer` is the field that names it."""
+def look_up(tools: Tools, namespace: str, ref: QueueRef, *, referrer: str, index: int = 0) -> Queue:
+    """A queue as its user in `namespace` sees it. `referrer` is the field that names it."""
+    name, namespace = ref.name, ref.namespace or namespace
     key = Key("TaskQueue", namespace, name)
     custom = tools.cache.custom(key)
     if custom is None or custom.deleting:
-        trouble = Trouble(Reason.DEPENDENCY_NOT_FOUND, f"does not exist: create it, or correct {referrer}")
+        trouble = Trouble(Reason.DEPENDENCY_NOT_FOUND, f"does not exist: create it, or correct {referrer}.name")
         return Queue(QueueState(name, trouble, None))
     try:
         spec = parse(custom)

@@ -8,6 +8,7 @@ from typing import Final
 
 from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_operator.observed import Pod
+from kubeagents_operator.scaling.plan import ReplicaPlan
 from kubeagents_operator.status import workload
 from kubeagents_operator.status.conditions import (
     Fact,
@@ -15,6 +16,7 @@ from kubeagents_operator.status.conditions import (
     Report,
     Verdict,
     current,
+    earliest,
     fact,
     of_verdict,
     parse_time,
@@ -37,11 +39,15 @@ class AgentState:
     name: str
     obstacle: Verdict | None
     """What keeps the operator from doing anything for it."""
+    suspended: bool
+    plan: ReplicaPlan
     pods: PodsState
     queue: QueueState
     heartbeat_seconds: float
     image: str
     endpoint: str
+    restarted_at: str | None = None
+    """The annotation for a restart, once the Deployment has been told."""
 
     @property
     def threshold(self) -> float:
@@ -57,23 +63,28 @@ def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
     if verdict is None and heartbeats.status == "False":
         verdict = progressing(heartbeats.reason, heartbeats.message)
     if verdict is None:
-        verdict = current(pods.reason, pods.message)
+        verdict = workload.at_rest() if state.suspended else current(pods.reason, pods.message)
     facts = (
         *of_verdict(verdict),
+        workload.suspended(state.suspended),
         workload.available(state.pods, verdict),
         heartbeats,
         workload.queue_connected([state.queue], previous),
         fact(ConditionType.SCALED_TO_ZERO, True, Reason.SCALED_TO_ZERO, "tasks can be submitted and wait")
         if state.pods.wanted == 0
         else fact(ConditionType.SCALED_TO_ZERO, False, Reason.AVAILABLE),
+        *state.plan.facts,
     )
     fields = {
         **workload.fields(state.pods),
+        "desiredReplicas": state.plan.wanted,
+        **state.plan.fields,
+        **workload.handled(previous, restartedAt=state.restarted_at),
         "running": _running(state, previous),
         "endpoint": state.endpoint,
         "version": previous.fields.get("version") if pods.waiting() else state.image,
     }
-    return Report(verdict, facts, fields, again=again)
+    return Report(verdict, facts, fields, again=earliest(again, state.plan.again))
 
 
 def _heartbeats(state: AgentState, previous: Previous, now: datetime) -> tuple[Fact, float | None]:

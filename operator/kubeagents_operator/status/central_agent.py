@@ -35,12 +35,15 @@ class CentralAgentState:
 
     obstacle: Verdict | None
     """What keeps the operator from doing anything for it."""
+    suspended: bool
     pods: PodsState
     queues: Sequence[QueueState]
     lease: Lease | None
     lease_duration: float
     agent_timeout: float
     endpoint: str
+    restarted_at: str | None = None
+    """The annotation for a restart, once the Deployment has been told."""
 
 
 def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock: float) -> Report:
@@ -51,15 +54,17 @@ def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock
     if verdict is None and leader.status == "False" and not _changing_hands(state, previous, clock):
         verdict = progressing(leader.reason, leader.message)
     if verdict is None:
-        verdict = current(pods.reason, pods.message)
+        verdict = workload.at_rest() if state.suspended else current(pods.reason, pods.message)
     facts = (
         *of_verdict(verdict),
+        workload.suspended(state.suspended),
         workload.available(state.pods, verdict),
         leader,
         workload.queue_connected(state.queues, previous),
     )
     fields = {
         **workload.fields(state.pods),
+        **workload.handled(previous, restartedAt=state.restarted_at),
         **_lease_fields(state, previous, leader),
         "agents": _agents(state, previous),
         "endpoint": state.endpoint,

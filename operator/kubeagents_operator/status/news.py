@@ -19,6 +19,7 @@ _WORTH_A_WARNING = frozenset(
 """Reasons for which something that was ready is not any more, and that are no part of everyday life."""
 
 _OVER = {
+    Reason.SPEC_SUSPENDED: "Resumed",
     Reason.PAUSED: "Resumed",
     Reason.CLOSED: "Opened",
     Reason.QUEUE_FULL: "Accepting",
@@ -28,7 +29,7 @@ _OVER = {
     Reason.PERSISTENCE_OFF: "StorageHealthy",
 }
 """Why a condition is not as it normally is -> the Event for its end. When it begins, the reason itself is the Event."""
-_WANTED = frozenset({Reason.PAUSED, Reason.CLOSED})
+_WANTED = frozenset({Reason.SPEC_SUSPENDED, Reason.PAUSED, Reason.CLOSED})
 """Those that somebody wanted: no warning."""
 _TOLD = (
     ConditionType.SUSPENDED,

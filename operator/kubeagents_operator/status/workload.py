@@ -9,7 +9,7 @@ from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_operator.observed import Pod, Rollout
 from kubeagents_operator.sampler import Sample, Trouble
 from kubeagents_operator.status import rollout as rollouts
-from kubeagents_operator.status.conditions import Fact, Previous, Verdict, fact, progressing, unknown
+from kubeagents_operator.status.conditions import Fact, Previous, Verdict, current, fact, progressing, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,26 @@ _LEARNT_BY_SAMPLING = frozenset(
     {Reason.CONNECTED, Reason.REDIS_UNREACHABLE, Reason.REDIS_AUTH_FAILED, Reason.REDIS_URL_INVALID}
 )
 """What stands after a restart of the operator until there is a new sample."""
+
+
+def suspended(by_spec: bool) -> Fact:
+    """Whether it has been put to rest."""
+    type_ = ConditionType.SUSPENDED
+    if by_spec:
+        return fact(type_, True, Reason.SPEC_SUSPENDED, "put to rest by spec.suspend")
+    return fact(type_, False, Reason.ACTIVE)
+
+
+def at_rest() -> Verdict:
+    """The verdict on what has been put to rest, and is."""
+    return current(Reason.SPEC_SUSPENDED, "put to rest by spec.suspend")
+
+
+def handled(previous: Previous, **done: str | None) -> dict[str, Any]:
+    """The field `handled`: values of annotations that have been acted on, now or before."""
+    before: dict[str, Any] = previous.fields.get("handled") or {}
+    now = {**before, **{name: value for name, value in done.items() if value is not None}}
+    return {"handled": now} if now else {}
 
 
 def available(state: PodsState, verdict: Verdict) -> Fact:

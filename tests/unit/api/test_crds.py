@@ -170,7 +170,7 @@ def test_schema_and_model_accept_the_same_specs(kind: str, text: str) -> None:
 RULE_BREAKERS = [
     ("Agent", "{queueRef: {name: q}, handler: 'a:b', env: [{name: A}]}", "exactly one of value and valueFrom"),
     ("Agent", "{queueRef: {name: q}, handler: 'a:b', env: [{name: KUBEAGENTS_X, value: y}]}", "set by the operator"),
-    ("CentralAgent", "{queueRefs: [{name: a}, {name: a}]}", "list each queue once"),
+    ("CentralAgent", "{queueRefs: [{name: a}, {name: a}]}", "list each name once"),
     ("TaskQueue", "{redis: {}}", "exactly one of managed and external"),
     ("TaskQueue", "{redis: {managed: {}, external: {secretRef: {name: s}}}}", "exactly one of managed and external"),
     ("TaskQueue", "{retry: {initialSeconds: 600}}", "must not be greater than"),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ def made(code_digest: str = "", digest: str = "d1", queue: TaskQueueSpec | None 
         spec=agent_spec(**spec),
         queue=queue or TaskQueueSpec(),
         access=access(digest=digest),
+        replicas=int(spec.get("replicas", 1)),
         code_digest=code_digest,
     )
     return {manifest["kind"]: manifest for manifest in children(inputs, DEFAULTS)}
@@ -267,3 +269,12 @@ def test_what_an_agent_can_do_and_how_it_is_called_reaches_its_pods() -> None:
     config = json.loads(manifests["ConfigMap"]["data"]["config.json"])
     assert config["capabilities"] == ["ocr"]
     assert config["batch"] == {"maxTasks": 8, "waitSeconds": 0.0}
+
+
+def test_a_restart_that_is_asked_for_rolls_the_pods() -> None:
+    inputs = AgentInputs(owner=owner(), spec=agent_spec(), queue=TaskQueueSpec(), access=access(), replicas=1)
+    before, after, again = (
+        template({m["kind"]: m for m in children(replace(inputs, restarted_at=asked), DEFAULTS)})
+        for asked in ("", "noon", "noon")
+    )
+    assert before != after == again

@@ -9,6 +9,7 @@ from kubeagents_api.agent import AgentStatus
 from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_api.task import InstanceInfo, QueueStats
 from kubeagents_operator.sampler import Sample, Trouble
+from kubeagents_operator.scaling.plan import ReplicaPlan
 from kubeagents_operator.status.agent import AgentState, report
 from kubeagents_operator.status.conditions import Previous, Report, stalled
 from kubeagents_operator.status.workload import PodsState, QueueState
@@ -43,6 +44,8 @@ READY = pod("echo-1", ready=True, ready_since=LONG_AGO)
 HEALTHY = AgentState(
     name="echo",
     obstacle=None,
+    suspended=False,
+    plan=ReplicaPlan(wanted=1, kept=1),
     pods=PodsState(wanted=1, selector="a=b", rollout=rollout(), template=TEMPLATE, pods=(READY,)),
     queue=QueueState("work", None, sample(instance("echo-1", running=3))),
     heartbeat_seconds=5.0,
@@ -107,7 +110,9 @@ def test_tools_read_the_state_from_the_status(state: AgentState, expected: str, 
 
 
 def test_the_scale_subresource_and_the_columns_are_always_filled() -> None:
-    assert of(pods(wanted=3, rollout=rollout(wanted=3, ready=2))).fields == {
+    state = replace(pods(wanted=3, rollout=rollout(wanted=3, ready=2)), plan=ReplicaPlan(wanted=3, kept=3))
+    assert of(state).fields == {
+        "desiredReplicas": 3,
         "replicas": 3,
         "readyReplicas": 2,
         "ready": "2/3",
@@ -191,3 +196,17 @@ def test_a_transition_changes_its_time_and_nothing_else_does() -> None:
     assert after["QueueConnected"]["lastTransitionTime"] == "2026-01-01T12:00:00Z"
     assert after["Available"]["lastTransitionTime"] == LONG_AGO
     assert after["Stalled"]["lastTransitionTime"] == LONG_AGO
+
+
+def test_what_is_suspended_is_at_rest_once_its_pods_have_gone() -> None:
+    resting = replace(
+        pods(wanted=0, rollout=rollout(wanted=0), pods=()), suspended=True, plan=ReplicaPlan(wanted=0, kept=0)
+    )
+
+    assert says(of(resting), ConditionType.SUSPENDED) == ("True", Reason.SPEC_SUSPENDED)
+    assert says(of(resting), ConditionType.READY) == ("True", Reason.SPEC_SUSPENDED)
+
+
+def test_a_restart_that_was_asked_for_is_echoed_and_remembered() -> None:
+    assert status(of(replace(HEALTHY, restarted_at="noon")))["handled"] == {"restartedAt": "noon"}
+    assert status(of(HEALTHY, {"handled": {"restartedAt": "noon"}}))["handled"] == {"restartedAt": "noon"}

@@ -37,6 +37,7 @@ HELD = Lease(
 VACANT = replace(HELD, holder="", duration=1.0)
 HEALTHY = CentralAgentState(
     obstacle=None,
+    suspended=False,
     pods=PodsState(wanted=1, selector="a=b", rollout=rollout(), template=TEMPLATE, pods=(pod("hub-1", ready=True),)),
     queues=[QueueState("work", None, SAMPLE)],
     lease=HELD,
