@@ -29,6 +29,9 @@ INSTALLED = (
 )
 """Main packages that build by themselves, each with the dependencies that its own module pins."""
 
+KWOK = ("sigs.k8s.io/kwok/cmd/kwok", "v0.8.0")
+"""Fake nodes. Built apart from the others, as nobody who runs containers needs it, nor waits for it."""
+
 PACKAGES = {
     "runc": "runc",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
@@ -96,6 +99,20 @@ def build() -> Binaries:
             (folder / name).symlink_to("kubernetes")
         (folder / ".complete").touch()
     return Binaries(folder)
+
+
+def build_kwok() -> Path:
+    """The program that plays nodes and their pods, built if need be: a minute on two cores, once."""
+    package, version = KWOK
+    folder = cache_folder() / "kwok" / version
+    with lock(folder):
+        if not (folder / ".complete").exists():
+            if shutil.which("go") is None:
+                raise ClusterUnavailableError("Go is not installed: it builds kwok here. Install Go 1.26 or newer")
+            print("Building kwok from its Go module (once, about a minute)", flush=True)
+            _go("kwok", folder, "install", "-ldflags", "-s -w", f"{package}@{version}", GOBIN=str(folder))
+            (folder / ".complete").touch()
+    return folder / "kwok"
 
 
 def install_packages() -> None:

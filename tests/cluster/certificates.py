@@ -3,8 +3,10 @@
 
 import base64
 import subprocess
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import create_default_context
 
 import yaml
 
@@ -61,6 +63,16 @@ class Authority:
         )
         path.chmod(0o600)
         return path
+
+    def answers(self, url: str) -> bool:
+        """Whether the URL answers an administrator with 200."""
+        context = create_default_context(cafile=str(self.certificate("ca")))
+        context.load_cert_chain(self.certificate("admin"), self.key("admin"))
+        try:
+            with urllib.request.urlopen(url, timeout=2, context=context) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def _key(self, name: str) -> None:
         self._openssl("genrsa", "-out", self.key(name), "2048")

@@ -9,17 +9,16 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from ssl import create_default_context
 
 import yaml
 
-from tests.cluster import network
+from tests.cluster import components, network
 from tests.cluster.binaries import Binaries
 from tests.cluster.certificates import Authority
+from tests.cluster.components import Places
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import PAUSE, pause_archive
 from tests.cluster.processes import Daemons
@@ -28,8 +27,7 @@ STATE = Path("/var/lib/kubeagents/cluster")
 """Short, as paths of Unix sockets may not be long."""
 
 API_PORT = 36443
-SERVER = f"https://127.0.0.1:{API_PORT}"
-ETCD = "http://127.0.0.1:32379"
+ETCD_PORT = 32379
 NODE = "local"
 
 ORDER = (
@@ -162,80 +160,39 @@ class Node:
             raise ClusterError(f"ctr {' '.join(map(str, arguments))} failed: {done.stderr.strip()}")
         return done.stdout
 
+    @property
+    def _places(self) -> Places:
+        return Places(self.state, self.authority, API_PORT, ETCD_PORT, ETCD_PORT + 1)
+
     def _sign(self) -> None:
         authority = self.authority
-        authority.create()
-        authority.sign(
-            "apiserver",
-            "/CN=kube-apiserver",
-            *(f"DNS:kubernetes{suffix}" for suffix in ("", ".default", ".default.svc", ".default.svc.cluster.local")),
-            *(f"IP:{ip}" for ip in ("127.0.0.1", network.API_SERVICE_ADDRESS, network.NODE_ADDRESS)),
-        )
-        for name, subject in (
-            ("admin", "/O=system:masters/CN=admin"),
-            ("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client"),
-            ("kube-controller-manager", "/CN=system:kube-controller-manager"),
-            ("kube-scheduler", "/CN=system:kube-scheduler"),
-            ("kube-proxy", "/CN=system:kube-proxy"),
-        ):
-            authority.sign(name, subject)
+        components.sign(self._places, network.API_SERVICE_ADDRESS, network.NODE_ADDRESS)
+        authority.sign("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")
+        authority.sign("kube-proxy", "/CN=system:kube-proxy")
         authority.sign("kubelet", f"/O=system:nodes/CN=system:node:{NODE}", f"IP:{network.NODE_ADDRESS}", f"DNS:{NODE}")
-        for name in ("admin", "kubelet", "kube-controller-manager", "kube-scheduler", "kube-proxy"):
-            authority.kubeconfig(name, SERVER)
+        for name in ("kubelet", "kube-proxy"):
+            authority.kubeconfig(name, self._places.server)
 
-    def _start(self, name: str, *arguments: str | Path, **environment: str) -> None:
-        self.daemons.start(name, [self.binaries[name], *arguments], path=self.binaries.path, **environment)
+    def _start(self, name: str, *arguments: str | Path) -> None:
+        self.daemons.start(name, [self.binaries[name], *arguments], path=self.binaries.path)
 
     def _start_control_plane(self) -> None:
-        pki = self.authority
-        accounts = pki.key("service-accounts")
-        self._start(
-            "etcd",
-            f"--data-dir={self.state / 'etcd'}",
-            "--unsafe-no-fsync",  # nobody misses this cluster's data after a power cut
-            f"--listen-client-urls={ETCD}",
-            f"--advertise-client-urls={ETCD}",
-            "--listen-peer-urls=http://127.0.0.1:32380",
-            "--log-level=warn",
-        )
+        pki, places = self.authority, self._places
+        self._start("etcd", *components.etcd(places))
         self._start(
             "kube-apiserver",
-            f"--etcd-servers={ETCD}",
-            f"--secure-port={API_PORT}",
-            f"--advertise-address={network.NODE_ADDRESS}",
-            f"--service-cluster-ip-range={network.SERVICE_NETWORK}",
-            "--authorization-mode=Node,RBAC",
-            "--allow-privileged",
-            f"--client-ca-file={pki.certificate('ca')}",
-            f"--tls-cert-file={pki.certificate('apiserver')}",
-            f"--tls-private-key-file={pki.key('apiserver')}",
-            f"--kubelet-client-certificate={pki.certificate('kubelet-client')}",
-            f"--kubelet-client-key={pki.key('kubelet-client')}",
-            "--kubelet-preferred-address-types=InternalIP",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={pki.folder / 'service-accounts.pub'}",
-            f"--service-account-signing-key-file={accounts}",
-            "--profiling=false",
+            *components.api_server(
+                places,
+                f"--advertise-address={network.NODE_ADDRESS}",
+                f"--service-cluster-ip-range={network.SERVICE_NETWORK}",
+                f"--kubelet-client-certificate={pki.certificate('kubelet-client')}",
+                f"--kubelet-client-key={pki.key('kubelet-client')}",
+                "--kubelet-preferred-address-types=InternalIP",
+            ),
         )
         self.daemons.wait_for("the API server becomes ready", lambda: self._ready("readyz"), daemon="kube-apiserver")
-        self._start(
-            "kube-controller-manager",
-            "--controllers=*,-nodeipam",
-            f"--kubeconfig={pki.folder / 'kube-controller-manager.kubeconfig'}",
-            f"--root-ca-file={pki.certificate('ca')}",
-            f"--service-account-private-key-file={accounts}",
-            "--use-service-account-credentials",
-            "--leader-elect=false",
-            "--kube-api-qps=500",
-            "--kube-api-burst=1000",
-        )
-        self._start(
-            "kube-scheduler",
-            f"--kubeconfig={pki.folder / 'kube-scheduler.kubeconfig'}",
-            "--leader-elect=false",
-            "--kube-api-qps=500",
-            "--kube-api-burst=1000",
-        )
+        self._start("kube-controller-manager", *components.controller_manager(places))
+        self._start("kube-scheduler", *components.scheduler(places))
 
     def _start_node(self) -> None:
         self._start_containerd()
@@ -345,13 +302,7 @@ SystemdCgroup = false
                 _kill(int(process.name))
 
     def _ready(self, path: str) -> bool:
-        context = create_default_context(cafile=str(self.authority.certificate("ca")))
-        context.load_cert_chain(self.authority.certificate("admin"), self.authority.key("admin"))
-        try:
-            with urllib.request.urlopen(f"{SERVER}/{path}", timeout=2, context=context) as answer:  # noqa: S310
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return self.authority.answers(f"{self._places.server}/{path}")
 
     def _kubectl(self, *arguments: str, input: str | None = None) -> str:
         done = subprocess.run(

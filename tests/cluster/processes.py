@@ -24,10 +24,16 @@ class Daemons:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def start(self, name: str, command: Sequence[str | Path], *, path: str, **environment: str) -> None:
-        """Start a daemon in a session of its own, with its output in a log file."""
+    def start(
+        self, name: str, command: Sequence[str | Path], *, path: str, mortal: bool = False, **environment: str
+    ) -> None:
+        """Start a daemon in a session of its own, with its output appended to a log file.
+
+        A `mortal` one is killed by the kernel when we end, however that comes about.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        argv = [str(part) for part in command]
+        # setpriv sets PR_SET_PDEATHSIG and then becomes the program, under the same pid.
+        argv = [*(["/usr/bin/setpriv", "--pdeathsig", "KILL"] if mortal else []), *(str(part) for part in command)]
         # Not by subprocess: its objects want to be waited for, and this process is meant to outlive us.
         pid = os.posix_spawn(
             argv[0],
@@ -35,7 +41,7 @@ class Daemons:
             {"PATH": path, "HOME": "/root", **environment},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(self.log(name)), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
+                (os.POSIX_SPAWN_OPEN, 1, str(self.log(name)), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
             setsid=True,
@@ -63,7 +69,14 @@ class Daemons:
 
     def stop(self, names: Sequence[str]) -> None:
         """TERM to all, then KILL to those that are left, and wait until they are gone."""
-        for deadly in (signal.SIGTERM, signal.SIGKILL):
+        self._end(names, (signal.SIGTERM, signal.SIGKILL))
+
+    def kill(self, names: Sequence[str]) -> None:
+        """KILL to all, as a crash of the machine would, and wait until they are gone."""
+        self._end(names, (signal.SIGKILL,))
+
+    def _end(self, names: Sequence[str], signals: Sequence[signal.Signals]) -> None:
+        for deadly in signals:
             for name in names:
                 pid = self.pid(name)
                 if pid is not None:

@@ -162,8 +162,8 @@ class Cluster:
         self.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", "deployment/kubeagents-operator", "--timeout=120s")
 
     @contextmanager
-    def central_agent(self, namespace: str, name: str) -> Iterator[httpx.Client]:
-        """The HTTP API of a CentralAgent, through its Service, by way of the API server's proxy."""
+    def api(self, path: str = "", *, timeout: float = 90) -> Iterator[httpx.Client]:
+        """The API server, or what is below a path of it, as an administrator: cheaper than kubectl."""
         config = yaml.safe_load(self.kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         with tempfile.TemporaryDirectory() as folder:
@@ -172,9 +172,14 @@ class Cluster:
             certificate.write_bytes(_inline(user, "client-certificate"))
             key.write_bytes(_inline(user, "client-key"))
             context.load_cert_chain(certificate, key)
-            service = f"/api/v1/namespaces/{namespace}/services/http:{name}-central:http/proxy"
-            with httpx.Client(base_url=cluster["server"] + service, verify=context, timeout=90) as client:
+            with httpx.Client(base_url=cluster["server"] + path, verify=context, timeout=timeout) as client:
                 yield client
+
+    @contextmanager
+    def central_agent(self, namespace: str, name: str) -> Iterator[httpx.Client]:
+        """The HTTP API of a CentralAgent, through its Service, by way of the API server's proxy."""
+        with self.api(f"/api/v1/namespaces/{namespace}/services/http:{name}-central:http/proxy") as client:
+            yield client
 
 
 def _inline(section: dict[str, str], name: str) -> bytes:
