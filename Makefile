@@ -9,7 +9,7 @@ PYTHON3 ?= python3
 UV_VERSION := 0.13.8
 UV := .venv-uv/bin/uv
 PYTHON := .venv/bin/python
-CRD_FOLDERS := crds helm/kubeagents/crds
+CRD_FOLDERS := crds helm/kubeagents-crds/files
 
 # uv trusts the machine's certificate store, as pip and curl do.
 export UV_SYSTEM_CERTS := true
@@ -32,9 +32,10 @@ demo: setup ## Run the quickstart on this machine, submit real tasks, leave it r
 ##@ Development
 
 .PHONY: generate
-generate: setup ## Write everything that is generated: CRDs, reference pages, the ConfigMaps of the examples
+generate: setup ## Write everything that is generated: CRDs, reference pages, the charts' values, the ConfigMaps of the examples
 	$(PYTHON) -m kubeagents_api.crdgen $(CRD_FOLDERS)
 	$(PYTHON) -m kubeagents_api.docgen docs/reference
+	$(PYTHON) helm/generate_values.py
 	$(PYTHON) examples/generate_code.py
 
 .PHONY: verify
@@ -42,6 +43,7 @@ verify: setup ## Fail if something generated is stale, or the lock does not fit 
 	$(UV) lock --check
 	$(PYTHON) -m kubeagents_api.crdgen --check $(CRD_FOLDERS)
 	$(PYTHON) -m kubeagents_api.docgen --check docs/reference
+	$(PYTHON) helm/generate_values.py --check
 	$(PYTHON) examples/generate_code.py --check
 
 .PHONY: format

@@ -80,7 +80,7 @@ def test_the_default_columns_fit_a_terminal(kind: Kind) -> None:
 def test_committed_files_are_what_the_models_say() -> None:
     for name, text in crdgen.generate().items():
         assert (ROOT / "crds" / name).read_text() == text
-        assert (ROOT / "helm/kubeagents/crds" / name).read_text() == text
+        assert (ROOT / "helm/kubeagents-crds/files" / name).read_text() == text
     for name, text in docgen.generate().items():
         assert (ROOT / "docs/reference" / name).read_text() == text
 
