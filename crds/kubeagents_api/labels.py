@@ -22,6 +22,9 @@ OWNER_NAME = f"{GROUP}/name"
 CONFIG_HASH = f"{GROUP}/config-hash"
 """Annotation on pod templates: changes with the configuration, so that a change rolls the pods."""
 
+CONFIG = f"{GROUP}/config"
+"""Annotation on the pod templates of Agents: the RuntimeConfig of their processes, which the pods mount as a file."""
+
 RESTARTED_AT = f"{GROUP}/restartedAt"
 """Annotation on an Agent or CentralAgent: a new value replaces its pods one after the other."""
 PROMOTE = f"{GROUP}/promote"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a runtime process is told: derived from the specs by pure functions that operator and `kubeagents dev` share.
 
-The operator writes it into a ConfigMap that the pod mounts, the dev command into a file. No secret is in it: the
-Redis URLs come by environment variables, whose names it gives.
+The operator writes it into an annotation of an Agent's pods, or into the ConfigMap of a CentralAgent, which the pod
+mounts as a file; the dev command writes a file. No secret is in it: the Redis URLs come by environment variables, whose
+names it gives.
 """
 
 import json

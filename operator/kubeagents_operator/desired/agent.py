@@ -45,13 +45,13 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         queues=(inputs.access,),
         grace_seconds=spec.drain_seconds + _STOP_MARGIN_SECONDS,
         api_token=False,
+        config_in_template=True,
         code=spec.code.config_map_ref.name if spec.code is not None else None,
         code_digest=inputs.code_digest,
         restarted_at=inputs.restarted_at,
     )
     return [
         runtime.service_account(owner, pods.name),
-        runtime.config_map(pods),
         runtime.service(owner, pods.name, port=HTTP_PORT),
         runtime.deployment(pods, defaults),
     ]

@@ -41,6 +41,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         queues=inputs.access,
         grace_seconds=_GRACE_SECONDS,
         api_token=True,
+        config_in_template=False,
         restarted_at=inputs.restarted_at,
     )
     return [

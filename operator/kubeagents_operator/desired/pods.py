@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 
-from kubeagents_api.labels import CONFIG_HASH
 from kubeagents_api.pod import PodSettings, Resources
 from kubeagents_operator.desired.metadata import Owner, common_labels
 from kubeagents_operator.fingerprint import digest, quantity
@@ -19,11 +18,11 @@ CONTAINER_SECURITY: dict[str, Any] = {
 }
 
 
-def template(owner: Owner, *, config_hash: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """A pod template. Its annotations change with the configuration and with the template itself; so pods roll when
-    either changes, and a pod tells which template it was made from."""
+def template(owner: Owner, *, annotations: dict[str, str], spec: dict[str, Any]) -> dict[str, Any]:
+    """A pod template. To the annotations, which change with the configuration, comes one that changes with the template
+    itself; so pods roll when either changes, and a pod tells which template it was made from."""
     made: dict[str, Any] = {
-        "metadata": {"labels": common_labels(owner), "annotations": {CONFIG_HASH: config_hash}},
+        "metadata": {"labels": common_labels(owner), "annotations": dict(annotations)},
         "spec": {"enableServiceLinks": False, **spec},
     }
     made["metadata"]["annotations"][TEMPLATE_HASH] = digest([orjson.dumps(made, option=orjson.OPT_SORT_KEYS)])

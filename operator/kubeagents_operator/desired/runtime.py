@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The children that Agent and CentralAgent share: configuration, identity, and the Deployment of runtime pods."""
+"""The children that Agent and CentralAgent share: configuration, identity, and the Deployment of runtime pods.
+
+The RuntimeConfig of an Agent is an annotation of its pod template, so it belongs to the template as the image does: a
+pod of an older ReplicaSet that starts again during a rollout, or after a rollback, reads the configuration it was made
+for. That of a CentralAgent has the schedules of its queues, which may be too large for that: it is a ConfigMap.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
-from kubeagents_api.labels import CONFIG_ENV, HTTP_PORT, INSTANCE_ENV, TERMINATION_LOG_ENV
+from kubeagents_api.labels import CONFIG, CONFIG_ENV, CONFIG_HASH, HTTP_PORT, INSTANCE_ENV, TERMINATION_LOG_ENV
 from kubeagents_api.pod import PodSettings
 from kubeagents_operator.desired import pods
 from kubeagents_operator.desired.metadata import Manifest, Owner, manifest, selector
@@ -52,6 +57,8 @@ class RuntimePods:
     """Between SIGTERM and SIGKILL."""
     api_token: bool
     """Whether the pods talk to the Kubernetes API."""
+    config_in_template: bool
+    """Whether the RuntimeConfig is an annotation of the pods, or in a ConfigMap."""
     code: str | None = None
     """ConfigMap with the user's Python files."""
     code_digest: str = ""
@@ -91,9 +98,21 @@ def deployment(runtime: RuntimePods, defaults: Defaults) -> Manifest:
             "selector": {"matchLabels": selector(runtime.owner)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
             "progressDeadlineSeconds": runtime.settings.progress_deadline_seconds,
-            "template": pods.template(runtime.owner, config_hash=_config_hash(runtime), spec=_pod(runtime, defaults)),
+            "template": pods.template(runtime.owner, annotations=_annotations(runtime), spec=_pod(runtime, defaults)),
         },
     )
+
+
+def _annotations(runtime: RuntimePods) -> dict[str, str]:
+    config = {CONFIG: runtime.config} if runtime.config_in_template else {}
+    return {CONFIG_HASH: _config_hash(runtime), **config}
+
+
+def _config_volume(runtime: RuntimePods) -> dict[str, Any]:
+    if not runtime.config_in_template:
+        return {"name": "config", "configMap": {"name": runtime.name}}
+    annotation = {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{CONFIG}']"}
+    return {"name": "config", "downwardAPI": {"items": [{"path": CONFIG_FILE, "fieldRef": annotation}]}}
 
 
 def _config_hash(runtime: RuntimePods) -> str:
@@ -104,7 +123,7 @@ def _config_hash(runtime: RuntimePods) -> str:
 
 def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [
-        {"name": "config", "configMap": {"name": runtime.name}},
+        _config_volume(runtime),
         {"name": "tmp", "emptyDir": {}},
     ]
     mounts: list[dict[str, Any]] = [

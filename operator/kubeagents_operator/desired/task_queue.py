@@ -5,7 +5,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from kubeagents_api.labels import REDIS_PORT
+from kubeagents_api.labels import CONFIG_HASH, REDIS_PORT
 from kubeagents_api.task_queue import ManagedRedis, RedisStorage
 from kubeagents_operator.desired import names, pods, runtime
 from kubeagents_operator.desired.metadata import Manifest, Owner, manifest, selector
@@ -80,7 +80,9 @@ def _stateful_set(inputs: ManagedInputs, name: str, defaults: Defaults) -> Manif
         "serviceName": name,
         "selector": {"matchLabels": selector(owner)},
         "template": pods.template(
-            owner, config_hash=digest([_redis_conf(inputs.password)]), spec=_pod(inputs, name, defaults)
+            owner,
+            annotations={CONFIG_HASH: digest([_redis_conf(inputs.password)])},
+            spec=_pod(inputs, name, defaults),
         ),
     }
     if storage.type == "PersistentVolumeClaim":

@@ -82,9 +82,12 @@ def patch(cluster: Cluster, namespace: str, target: str, content: Object) -> Non
             {"spec": {"template": {"spec": {"containers": [{"name": "runtime", "image": "nowhere.invalid/other"}]}}}},
         ),
         ("deployment/worker-agent", {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}),
-        ("configmap/worker-agent", {"data": {"config.json": "{}"}}),
-        ("configmap/worker-agent", {"metadata": {"labels": {"kubeagents.dev/name": None}}}),
-        ("configmap/worker-agent", {"metadata": {"ownerReferences": None}}),
+        (
+            "deployment/worker-agent",
+            {"spec": {"template": {"metadata": {"annotations": {"kubeagents.dev/config": "{}"}}}}},
+        ),
+        ("service/worker-agent", {"metadata": {"labels": {"kubeagents.dev/name": None}}}),
+        ("service/worker-agent", {"metadata": {"ownerReferences": None}}),
         ("service/worker-agent", {"spec": {"selector": {"kubeagents.dev/name": "somebody-else"}}}),
         ("serviceaccount/worker-agent", {"automountServiceAccountToken": True}),
         ("secret/work-redis", {"data": {"redis.conf": "cG9ydCAx"}}),
@@ -133,7 +136,8 @@ def test_what_others_add_stays(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("-n", namespace, "rollout", "status", "deployment/worker-agent", "--timeout=60s")
 
     def ours_is_applied() -> bool:
-        return '"concurrency": 3' in cluster.get(namespace, "configmap", "worker-agent")["data"]["config.json"]
+        template = cluster.get(namespace, "deployment", "worker-agent")["spec"]["template"]
+        return '"concurrency": 3' in template["metadata"]["annotations"]["kubeagents.dev/config"]
 
     eventually(ours_is_applied, what="the change of the spec")
     deployment = cluster.get(namespace, "deployment", "worker-agent")
@@ -143,7 +147,7 @@ def test_what_others_add_stays(cluster: Cluster, namespace: str) -> None:
 
 def test_an_object_of_somebody_else_is_never_taken_over(cluster: Cluster, namespace: str) -> None:
     workload.deploy(cluster, namespace, workload.queue(), workload.code())
-    cluster.kubectl("-n", namespace, "create", "configmap", "worker-agent", "--from-literal=theirs=1")
+    cluster.kubectl("-n", namespace, "create", "service", "clusterip", "worker-agent", "--tcp=1234")
 
     cluster.apply(namespace, workload.agent())
     cluster.wait(namespace, "agent/worker", "condition=Stalled")
@@ -152,10 +156,10 @@ def test_an_object_of_somebody_else_is_never_taken_over(cluster: Cluster, namesp
         one for one in cluster.get(namespace, "agent", "worker")["status"]["conditions"] if one["type"] == "Stalled"
     )
     assert stalled["reason"] == "CreateForbidden"
-    assert "ConfigMap worker-agent exists already" in stalled["message"]
-    theirs = cluster.get(namespace, "configmap", "worker-agent")
-    assert theirs["data"] == {"theirs": "1"}
+    assert "Service worker-agent exists already" in stalled["message"]
+    theirs = cluster.get(namespace, "service", "worker-agent")
+    assert [port["port"] for port in theirs["spec"]["ports"]] == [1234]
     assert "ownerReferences" not in theirs["metadata"]
 
-    cluster.kubectl("-n", namespace, "delete", "configmap", "worker-agent")
+    cluster.kubectl("-n", namespace, "delete", "service", "worker-agent")
     cluster.wait(namespace, "agent/worker", "condition=Ready")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kubeagents_api.labels import CONFIG_HASH
+from kubeagents_api.labels import CONFIG, CONFIG_HASH
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.desired.agent import AgentInputs, children
 from kubeagents_operator.observed import TEMPLATE_HASH
@@ -48,13 +48,18 @@ def template(manifests: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def configuration(manifests: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(template(manifests)["metadata"]["annotations"][CONFIG])
+    return found
+
+
 def container(manifests: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = template(manifests)["spec"]["containers"][0]
     return found
 
 
 def test_what_a_pod_needs_is_written_before_the_pods() -> None:
-    assert list(made()) == ["ServiceAccount", "ConfigMap", "Service", "Deployment"]
+    assert list(made()) == ["ServiceAccount", "Service", "Deployment"]
 
 
 def test_every_child_says_whose_it_is() -> None:
@@ -71,7 +76,7 @@ def test_the_pods_of_an_agent() -> None:
     deployment = made(replicas=3, drainSeconds=60, progressDeadlineSeconds=120)["Deployment"]
     annotations = deployment["spec"]["template"]["metadata"].pop("annotations")
 
-    assert set(annotations) == {CONFIG_HASH, TEMPLATE_HASH}
+    assert set(annotations) == {CONFIG, CONFIG_HASH, TEMPLATE_HASH}
     assert deployment["spec"] == {
         "replicas": 3,
         "selector": {"matchLabels": SELECTOR},
@@ -136,7 +141,20 @@ def test_the_pods_of_an_agent() -> None:
                     }
                 ],
                 "volumes": [
-                    {"name": "config", "configMap": {"name": "echo-agent"}},
+                    {
+                        "name": "config",
+                        "downwardAPI": {
+                            "items": [
+                                {
+                                    "path": "config.json",
+                                    "fieldRef": {
+                                        "apiVersion": "v1",
+                                        "fieldPath": "metadata.annotations['kubeagents.dev/config']",
+                                    },
+                                }
+                            ]
+                        },
+                    },
                     {"name": "tmp", "emptyDir": {}},
                 ],
             },
@@ -156,8 +174,8 @@ def test_the_service_leads_to_the_http_port() -> None:
     }
 
 
-def test_the_config_map_has_the_runtime_configuration() -> None:
-    config = json.loads(made(concurrency=5)["ConfigMap"]["data"]["config.json"])
+def test_the_runtime_configuration_is_part_of_the_pod_template() -> None:
+    config = configuration(made(concurrency=5))
 
     assert (config["kind"], config["handler"], config["concurrency"]) == ("Agent", "echo:handle", 5)
     assert config["queue"]["name"] == "work"
@@ -168,7 +186,7 @@ def test_code_from_a_config_map_is_mounted() -> None:
 
     assert {"name": "code", "configMap": {"name": "my-code"}} in template(pods)["spec"]["volumes"]
     assert {"name": "code", "mountPath": "/agent/code", "readOnly": True} in container(pods)["volumeMounts"]
-    assert json.loads(pods["ConfigMap"]["data"]["config.json"])["codePath"] == "/agent/code"
+    assert configuration(pods)["codePath"] == "/agent/code"
 
 
 def test_what_the_user_says_about_the_pods_is_taken_over() -> None:
@@ -266,7 +284,7 @@ def test_a_change_of_a_policy_that_the_pods_hold_rolls_them(queue: dict[str, Any
 def test_what_an_agent_can_do_and_how_it_is_called_reaches_its_pods() -> None:
     manifests = made(capabilities=["ocr"], batch={"maxTasks": 8})
 
-    config = json.loads(manifests["ConfigMap"]["data"]["config.json"])
+    config = configuration(manifests)
     assert config["capabilities"] == ["ocr"]
     assert config["batch"] == {"maxTasks": 8, "waitSeconds": 0.0}
 
