@@ -21,6 +21,7 @@ from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task import InstanceInfo, QueueStats
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.metrics import SampleMetrics
+from kubeagents_operator.turns import FairLimit
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Sampler:
         self._read_url = read_url
         self._changed = changed
         self._interval = interval
-        self._limit = asyncio.Semaphore(concurrency)
+        self._limit = FairLimit(concurrency)
         self._metrics = metrics
         self._watched: dict[Key, _Watched] = {}
         self._stopping: set[asyncio.Task[None]] = set()
@@ -167,7 +168,7 @@ class Sampler:
         try:
             while True:
                 poke.clear()
-                async with self._limit:
+                async with self._limit.turn(key.namespace):
                     if queue is None:
                         queue, sample = await self._open(target)
                     if queue is not None:

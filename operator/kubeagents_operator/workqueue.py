@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The work queue: each key at most once, a bounded number at a time, with a backoff of its own.
+"""The work queue: each key at most once, a bounded number at a time, with a backoff of its own; namespaces in turn.
 
     add ──► ready ──worker──► running ──done──► (gone)
               ▲                 │ │
@@ -8,6 +8,9 @@
 
 A key that is added while it runs is run once more afterwards, never twice at the same time. A key that is added while
 it is delayed runs at once; the delay stays, so a deadline that somebody asked for is not lost.
+
+Of the keys that are ready, namespaces take turns: a namespace with 5,000 keys delays the one key of another by one of
+its own, not by 5,000.
 """
 
 import asyncio
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 from kubeagents_api.errors import TemporaryError
 from kubeagents_operator.keys import Key
 from kubeagents_operator.metrics import QueueMetrics
+from kubeagents_operator.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +63,10 @@ class WorkQueue:
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
         self._ready: dict[Key, float] = {}
-        """Key -> since when it waits; the keys are those of `_order`."""
+        """Key -> since when it waits; the keys are those of `_turns`."""
+        self._turns: Turns[Key] = Turns()
+        self._waiting = asyncio.Semaphore(0)
+        """As many as there are keys in `_turns`."""
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._delayed: dict[Key, float] = {}
@@ -67,7 +74,6 @@ class WorkQueue:
         self._heap: list[tuple[float, Key]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._failures: dict[Key, int] = {}
-        self._order: asyncio.Queue[Key] = asyncio.Queue()
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -86,7 +92,8 @@ class WorkQueue:
             if not self._ready and not self._running:
                 self._moved_at = self._loop.time()
             self._ready[key] = self._loop.time()
-            self._order.put_nowait(key)
+            self._turns.put(key.namespace, key)
+            self._waiting.release()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Reconcile it after so many seconds, or earlier if it is asked for earlier."""
@@ -114,7 +121,8 @@ class WorkQueue:
 
     async def _work(self, reconcile: Reconcile) -> None:
         while True:
-            key = await self._order.get()
+            await self._waiting.acquire()
+            key = self._turns.take()
             self._moved_at = self._loop.time()
             self._running.add(key)
             self._metrics.waiting.observe(self._moved_at - self._ready.pop(key))

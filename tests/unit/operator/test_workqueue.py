@@ -73,6 +73,34 @@ async def test_a_key_that_waits_already_is_not_queued_twice(registry: CollectorR
     assert reconcile.calls == [A, B]
 
 
+async def test_a_tenant_with_much_to_do_delays_another_by_one_key(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    noisy = [Key("Agent", "noisy", f"agent-{number}") for number in range(5000)]
+    for key in (*noisy, A, B):
+        queue.add(key)
+    reconcile.go.set()
+
+    async with running(queue, reconcile):
+        await reconcile.until(5002)
+
+    assert reconcile.calls[:5] == [noisy[0], A, noisy[1], B, noisy[2]]
+    assert reconcile.calls[5:] == noisy[3:]
+
+
+async def test_a_tenant_that_comes_later_does_not_wait_for_what_is_there(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    noisy = [Key("Agent", "noisy", f"agent-{number}") for number in range(100)]
+    for key in noisy:
+        queue.add(key)
+    async with running(queue, reconcile):
+        await reconcile.until(1)
+        queue.add(A)
+        reconcile.go.set()
+        await reconcile.until(101)
+
+    assert reconcile.calls.index(A) <= 2
+
+
 async def test_a_key_that_is_added_while_it_runs_runs_once_more_and_never_twice_at_a_time(
     registry: CollectorRegistry,
 ) -> None:
