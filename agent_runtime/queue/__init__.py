@@ -57,8 +57,10 @@ What it looks like in Redis
 from agent_runtime.queue.base import (
     Beat,
     Claim,
+    CordonedError,
     Failed,
     Gate,
+    Orders,
     Outcome,
     Partial,
     Progress,
@@ -75,8 +77,10 @@ from kubeagents_api.runtime_config import QueueConfig
 __all__ = [
     "Beat",
     "Claim",
+    "CordonedError",
     "Failed",
     "Gate",
+    "Orders",
     "Outcome",
     "Partial",
     "Progress",

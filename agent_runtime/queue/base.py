@@ -109,8 +109,30 @@ class Beat:
     version: str
     concurrency: int
     running: int
+    """What it works on; while cordoned also what it has not been able to record yet."""
     draining: bool
     started_at_ms: int
+    claimed_at_ms: int | None = None
+    """When the queue last answered a claim, or there was no room for more, by the clock of the process."""
+    succeeded: int = 0
+    failed: int = 0
+    """Attempts since the process began; those that were taken away or given back count as neither."""
+    revision: str = ""
+    """Which version of its Agent the process is."""
+    cordoned: bool = False
+    """It takes nothing new, and no claim of it is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What an agent process is told with the answer to its heartbeat."""
+
+    cordoned: bool = False
+    """It shall take nothing new, until a later answer says otherwise."""
+
+
+class CordonedError(Exception):
+    """The process that wants tasks is cordoned. It has been given none, and is not until it is no longer cordoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +189,7 @@ class TaskQueue(Protocol):
         """Up to `limit` tasks for the worker, best first; waits up to `wait_seconds` for the first one.
 
         Also moves what is due: scheduled tasks to queued, tasks with an expired lease back to queued (or to dead).
+        Raises CordonedError at once, also in the midst of its wait, while the worker is cordoned.
         """
         ...
 
@@ -185,7 +208,8 @@ class TaskQueue(Protocol):
     def revoked(self, worker: Worker) -> AsyncIterator[Sequence[str]]:
         """Ids of tasks that were taken away from the worker: cancelled, or expired. Ends when closed.
 
-        An empty list says that some may have been missed (the connection broke): `extend` tells which.
+        An empty list says that there may be more to know: some may have been missed (the connection broke), or there
+        are new orders. `extend` tells which are gone, and `beat` the orders.
         """
         ...
 
@@ -243,12 +267,25 @@ class TaskQueue(Protocol):
         """The queue's figures."""
         ...
 
-    async def beat(self, beat: Beat) -> None:
-        """Record a heartbeat of an agent process."""
+    async def beat(self, beat: Beat) -> Orders:
+        """Record a heartbeat of an agent process, and tell it what it is to do."""
+        ...
+
+    async def cordon(self, instances: Sequence[str], *, by: str) -> None:
+        """Have agent processes take nothing new. They need not be known yet.
+
+        Once this has returned, no claim of theirs gets anything. What they run goes on. They hear of it at once
+        (`revoked`) and say so with a heartbeat. It holds until everybody who cordoned them has lifted it, or the
+        process leaves or is forgotten; for one that never showed up, an hour.
+        """
+        ...
+
+    async def uncordon(self, instances: Sequence[str], *, by: str) -> None:
+        """Let agent processes take tasks again, as far as `by` had cordoned them. They hear of it at once."""
         ...
 
     async def leave(self, worker: Worker) -> None:
-        """Forget an agent process that stops in order."""
+        """Forget an agent process that stops in order, and that it was cordoned."""
         ...
 
     async def instances(self, *, timeout_seconds: float) -> list[InstanceInfo]:

@@ -89,8 +89,10 @@ class Keys:
     events      stream   what happened
     instances   zset     agent processes by their last heartbeat, ms
     beats       hash     agent process -> its last heartbeat
+    cordons     hash     agent process that is to take nothing new -> JSON: who wants it so -> since when, ms
     done        channel  ids of tasks that have become final, separated by spaces
-    revoked     channel  id of a running task that was taken away from its worker
+    revoked     channel  id of a running task that was taken away from its worker; or @<agent process> for each one
+                         that has new orders, separated by spaces
     saying      channel  id of a task that has said something
     """
 

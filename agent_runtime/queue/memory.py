@@ -15,7 +15,9 @@ from typing import Final, TypeVar
 from agent_runtime.queue.base import (
     Beat,
     Claim,
+    CordonedError,
     Gate,
+    Orders,
     Outcome,
     Partial,
     Progress,
@@ -47,6 +49,10 @@ __all__ = ["ManualClock", "MemoryTaskQueue"]
 
 TARGETS_NAMED: Final = 20
 """Targets that nobody serves which the figures name."""
+LANES_NAMED: Final = 200
+"""Targets of waiting tasks that the figures name."""
+ORDERS_KEPT_SECONDS: Final = 3600
+"""How long a process that has never shown up stays cordoned."""
 _GATE_EVENTS: Final = {
     (Gate.CLAIMS, True): TaskEventKind.PAUSED,
     (Gate.CLAIMS, False): TaskEventKind.RESUMED,
@@ -57,7 +63,7 @@ T = TypeVar("T")
 
 
 class _Mailbox(asyncio.Queue[str | None]):
-    """What was taken away from a worker; None closes it."""
+    """What was taken away from a worker; "" says that there are new orders, None closes it."""
 
     def __init__(self, worker: str) -> None:
         super().__init__()
@@ -80,6 +86,8 @@ class MemoryTaskQueue:
         self._about_task = Signals(self._clock)
         self._mailboxes: weakref.WeakSet[_Mailbox] = weakref.WeakSet()
         self._beats: dict[str, tuple[Beat, int]] = {}
+        self._cordons: dict[str, dict[str, int]] = {}
+        """Process -> who has cordoned it -> since when, ms."""
         self._fired: dict[str, datetime] = {}
         self._ledger = Ledger(
             config,
@@ -94,6 +102,7 @@ class MemoryTaskQueue:
         return round(self._clock() * 1000)
 
     def _revoke(self, worker: str, task_id: str) -> None:
+        """Tell a worker that a task was taken away from it; "" that it has new orders."""
         for mailbox in list(self._mailboxes):
             if mailbox.worker == worker:
                 mailbox.put_nowait(task_id)
@@ -148,6 +157,8 @@ class MemoryTaskQueue:
             raise ValueError(f"limit is {limit}, it must be at least 1")
         until = self._clock() + wait_seconds
         while True:
+            if worker.instance in self._cordons:
+                raise CordonedError(f"queue {self.name!r} gives nothing to {worker.instance!r}: it is cordoned")
             claims = self._ledger.claim(worker, limit=limit)
             if claims or self._clock() >= until:
                 return claims
@@ -283,7 +294,7 @@ class MemoryTaskQueue:
         )
         served = {"", *(lane for beat, _ in self._beats.values() for lane in lanes_of(beat.worker))}
         unroutable = {name: len(lane.waiting) for name, lane in lanes.items() if lane.waiting and name not in served}
-        named = sorted(unroutable.items(), key=lambda target: (-target[1], target[0]))[:TARGETS_NAMED]
+        waiting = {name: len(lane.waiting) for name, lane in lanes.items() if lane.waiting}
         return QueueStats(
             queue=self.name,
             queued=counts[TaskState.QUEUED],
@@ -292,7 +303,8 @@ class MemoryTaskQueue:
             dead=counts[TaskState.DEAD],
             blocked=counts[TaskState.BLOCKED],
             unroutable=sum(unroutable.values()),
-            unroutable_targets=dict(named),
+            unroutable_targets=_largest(unroutable, TARGETS_NAMED),
+            waiting=_largest(waiting, LANES_NAMED),
             submitted_total=self._ledger.submitted_total,
             succeeded_total=totals[TaskState.SUCCEEDED],
             failed_total=totals[TaskState.FAILED] + totals[TaskState.DEAD],
@@ -303,13 +315,31 @@ class MemoryTaskQueue:
             closed_by=sorted(self._ledger.gates[Gate.SUBMISSIONS]),
         )
 
-    async def beat(self, beat: Beat) -> None:
+    async def beat(self, beat: Beat) -> Orders:
         """See TaskQueue.beat."""
         self._beats[beat.worker.instance] = (beat, self._now())
+        return Orders(cordoned=beat.worker.instance in self._cordons)
+
+    async def cordon(self, instances: Sequence[str], *, by: str) -> None:
+        """See TaskQueue.cordon."""
+        for instance in instances:
+            if instance not in self._cordons:
+                self._revoke(instance, "")
+            self._cordons.setdefault(instance, {}).setdefault(by, self._now())
+        self._change.ring()  # those who wait for tasks find it out
+
+    async def uncordon(self, instances: Sequence[str], *, by: str) -> None:
+        """See TaskQueue.uncordon."""
+        for instance in instances:
+            names = self._cordons.get(instance, {})
+            if names.pop(by, None) is not None and not names:
+                del self._cordons[instance]
+                self._revoke(instance, "")
 
     async def leave(self, worker: Worker) -> None:
         """See TaskQueue.leave."""
         self._beats.pop(worker.instance, None)
+        self._cordons.pop(worker.instance, None)
 
     async def instances(self, *, timeout_seconds: float) -> list[InstanceInfo]:
         """See TaskQueue.instances. Sorted by agent and name."""
@@ -324,6 +354,12 @@ class MemoryTaskQueue:
                 concurrency=beat.concurrency,
                 running=beat.running,
                 draining=beat.draining,
+                cordoned=beat.cordoned,
+                cordoned_by=sorted(self._cordons.get(beat.worker.instance, ())),
+                claimed_at=None if beat.claimed_at_ms is None else moment(beat.claimed_at_ms),
+                succeeded=beat.succeeded,
+                failed=beat.failed,
+                revision=beat.revision,
                 started_at=moment(beat.started_at_ms),
                 last_beat_at=moment(at),
                 healthy=now - at <= timeout_seconds * 1000,
@@ -338,6 +374,10 @@ class MemoryTaskQueue:
         silent = [name for name, (_, at) in self._beats.items() if at < oldest]
         for name in silent:
             del self._beats[name]
+            self._cordons.pop(name, None)
+        for name, since in list(self._cordons.items()):
+            if name not in self._beats and max(since.values()) + ORDERS_KEPT_SECONDS * 1000 < self._now():
+                del self._cordons[name]
         return silent
 
     async def storage(self) -> StorageInfo:
@@ -352,4 +392,8 @@ class MemoryTaskQueue:
 
 async def _letters(mailbox: _Mailbox) -> AsyncIterator[Sequence[str]]:
     while (task_id := await mailbox.get()) is not None:
-        yield [task_id]
+        yield [task_id] if task_id else []
+
+
+def _largest(targets: Mapping[str, int], most: int) -> dict[str, int]:
+    return dict(sorted(targets.items(), key=lambda target: (-target[1], target[0]))[:most])

@@ -493,13 +493,21 @@ def encode_beat(beat: Beat) -> bytes:
             "running": beat.running,
             "draining": beat.draining,
             "started": beat.started_at_ms,
+            "claimed": beat.claimed_at_ms,
+            "succeeded": beat.succeeded,
+            "failed": beat.failed,
+            "revision": beat.revision,
+            "cordoned": beat.cordoned,
         }
     )
 
 
-def decode_instance(instance: bytes, info: bytes, *, beat_ms: float, healthy: bool, queue: str) -> InstanceInfo:
-    """An agent process as its last heartbeat described it."""
+def decode_instance(
+    instance: bytes, info: bytes, *, beat_ms: float, healthy: bool, queue: str, cordons: bytes = b""
+) -> InstanceInfo:
+    """An agent process as its last heartbeat described it, which one of an earlier version may have sent."""
     beat = orjson.loads(info)
+    claimed_ms = beat.get("claimed")
     return InstanceInfo(
         agent=beat["agent"],
         capabilities=beat["capabilities"],
@@ -509,6 +517,12 @@ def decode_instance(instance: bytes, info: bytes, *, beat_ms: float, healthy: bo
         concurrency=beat["concurrency"],
         running=beat["running"],
         draining=beat["draining"],
+        cordoned=beat.get("cordoned", False),
+        cordoned_by=sorted(orjson.loads(cordons)) if cordons else [],
+        claimed_at=None if claimed_ms is None else moment(claimed_ms),
+        succeeded=beat.get("succeeded", 0),
+        failed=beat.get("failed", 0),
+        revision=beat.get("revision", ""),
         started_at=moment(beat["started"]),
         last_beat_at=moment(beat_ms),
         healthy=healthy,

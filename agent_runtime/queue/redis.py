@@ -20,7 +20,9 @@ from agent_runtime.queue import scripts
 from agent_runtime.queue.base import (
     Beat,
     Claim,
+    CordonedError,
     Gate,
+    Orders,
     Outcome,
     Partial,
     Progress,
@@ -46,7 +48,7 @@ from agent_runtime.queue.records import (
     moment,
 )
 from agent_runtime.queue.retrying import retry_delay_seconds, retry_is_useless
-from agent_runtime.queue.scripts import Argument, BoundScripts, Cancelled, Held, Settled
+from agent_runtime.queue.scripts import CORDONED, Argument, BoundScripts, Cancelled, Held, Settled
 from agent_runtime.queue.submission import Submitter
 from agent_runtime.queue.telling import EventLog, Sayings
 from agent_runtime.queue.watching import Revocations
@@ -137,7 +139,7 @@ class RedisTaskQueue:
             await self._listen_for_bell(worker, lanes, min(left, max(block, SHORTEST_BLOCK_SECONDS)))
 
     async def _claim_now(self, worker: Worker, lanes: Sequence[str], limit: int) -> tuple[list[Claim], float | None]:
-        """What can be had at once, and the seconds until something is due (None: nothing is)."""
+        """What can be had at once, and the seconds until something is due (None: nothing is). Raises CordonedError."""
         token = os.urandom(8).hex()
 
         async def ask(repeated: bool) -> Any:
@@ -157,7 +159,7 @@ class RedisTaskQueue:
                 ],
             )
 
-        async def take() -> tuple[list[Claim], float | None]:
+        async def take() -> tuple[list[Claim], int]:
             due_ms, records, attempts, gone = await self._calls.server.call(ask)
             if gone:
                 log.error(
@@ -172,20 +174,23 @@ class RedisTaskQueue:
                 for record, attempt in zip(records, attempts, strict=True)
             ]
             claims = [claim if blob is None else await self._with_payload(claim, blob) for claim, blob in decoded]
-            return claims, None if due_ms < 0 else due_ms / 1000
+            return claims, due_ms
 
         # The script may have run when we are cancelled: then nobody would know what it took until the leases end.
         taking = asyncio.create_task(take())
         try:
-            return await asyncio.shield(taking)
+            claims, due_ms = await asyncio.shield(taking)
         except asyncio.CancelledError:
             self._afterwards(self._give_back(taking))
             raise
+        if due_ms == CORDONED:
+            raise CordonedError(f"queue {self.name!r} gives nothing to {worker.instance!r}: it is cordoned")
+        return claims, None if due_ms < 0 else due_ms / 1000
 
     async def _with_payload(self, claim: Claim, blob: Blob) -> Claim:
         return replace(claim, payload=await self._blobs.read(blob, task_id=claim.id))
 
-    async def _give_back(self, taking: "asyncio.Task[tuple[list[Claim], float | None]]") -> None:
+    async def _give_back(self, taking: "asyncio.Task[tuple[list[Claim], int]]") -> None:
         claims, _ = await taking
         if claims:
             await self.release(claims)
@@ -276,7 +281,7 @@ class RedisTaskQueue:
 
     def revoked(self, worker: Worker) -> AsyncIterator[Sequence[str]]:
         """See TaskQueue.revoked. Also tells of tasks of other workers."""
-        return self._revocations.read()
+        return self._revocations.read(worker.instance)
 
     async def emit(self, claim: Claim, items: Sequence[Progress | Partial]) -> bool:
         """See TaskQueue.emit."""
@@ -344,6 +349,7 @@ class RedisTaskQueue:
             blocked=blocked,
             dead=dead,
             unroutable=sum(targets.values()),
+            waiting=_largest({_target(lane): size for lane, size in sizes.items() if size}, _SHOWN_LANES),
             unroutable_targets=dict(itertools.islice(sorted(targets.items()), _SHOWN_TARGETS)),
             submitted_total=submitted,
             succeeded_total=succeeded,
@@ -360,15 +366,25 @@ class RedisTaskQueue:
         served: set[str] = set()
         for found in await self.instances(timeout_seconds=0):
             served.update(_lanes(Worker(found.agent, found.instance, tuple(found.capabilities))))
-        return {
-            f"{_TARGETS[lane[0]]}/{lane[2:]}": size
-            for lane, size in sizes.items()
-            if lane and size and lane not in served
-        }
+        return {_target(lane): size for lane, size in sizes.items() if lane and size and lane not in served}
 
-    async def beat(self, beat: Beat) -> None:
+    async def beat(self, beat: Beat) -> Orders:
         """See TaskQueue.beat."""
-        await self._calls.run(scripts.BEAT, [beat.worker.instance, encode_beat(beat)])
+        cordoned = await self._calls.run(scripts.BEAT, [beat.worker.instance, encode_beat(beat)])
+        return Orders(cordoned=bool(cordoned))
+
+    async def cordon(self, instances: Sequence[str], *, by: str) -> None:
+        """See TaskQueue.cordon."""
+        await self._set_cordons(instances, by, cordoned=True)
+
+    async def uncordon(self, instances: Sequence[str], *, by: str) -> None:
+        """See TaskQueue.uncordon."""
+        await self._set_cordons(instances, by, cordoned=False)
+
+    async def _set_cordons(self, instances: Sequence[str], by: str, *, cordoned: bool) -> None:
+        who = by.encode("utf-8", "backslashreplace")
+        for part in parts_of(instances, LARGEST_CALL):
+            await self._calls.run(scripts.CORDON, [who, int(cordoned), *part])
 
     async def leave(self, worker: Worker) -> None:
         """See TaskQueue.leave."""
@@ -376,7 +392,7 @@ class RedisTaskQueue:
 
     async def instances(self, *, timeout_seconds: float) -> list[InstanceInfo]:
         """See TaskQueue.instances. Sorted by agent and name."""
-        now_ms, known, infos = await self._calls.run(scripts.INSTANCES, [])
+        now_ms, known, infos, orders = await self._calls.run(scripts.INSTANCES, [])
         found = [
             decode_instance(
                 instance,
@@ -384,8 +400,9 @@ class RedisTaskQueue:
                 beat_ms=float(beat_ms),
                 healthy=now_ms - float(beat_ms) <= timeout_seconds * 1000,
                 queue=self.name,
+                cordons=cordons,
             )
-            for instance, beat_ms, info in zip(known[::2], known[1::2], infos, strict=True)
+            for instance, beat_ms, info, cordons in zip(known[::2], known[1::2], infos, orders, strict=True)
         ]
         return sorted(found, key=lambda instance: (instance.agent, instance.instance))
 
@@ -448,6 +465,15 @@ _GATE_EVENTS: Final = {
 }
 _TARGETS: Final = {"a": "agent", "c": "capability", "i": "instance"}
 _SHOWN_TARGETS: Final = 20
+_SHOWN_LANES: Final = 200
+
+
+def _target(lane: str) -> str:
+    return f"{_TARGETS[lane[0]]}/{lane[2:]}" if lane else ""
+
+
+def _largest(targets: Mapping[str, int], most: int) -> dict[str, int]:
+    return dict(sorted(targets.items(), key=lambda target: (-target[1], target[0]))[:most])
 
 
 def _lanes(worker: Worker) -> list[str]:

@@ -56,6 +56,10 @@ class Held(IntEnum):
     HELD = 1
 
 
+CORDONED: Final = -2
+"""What `claim` returns in place of a time to a worker that is cordoned."""
+
+
 class Settled(IntEnum):
     """What `settle` returns for each attempt."""
 
@@ -98,7 +102,7 @@ SUBMIT = _script(
 CLAIM = _script(
     "claim",
     "records ready wake lanes lines lined parked positions tenants rates scheduled leases running history "
-    "deadlines blocked kids parents heirs chunks progress said dead totals events gates capped full room done "
+    "deadlines blocked kids parents heirs chunks progress said dead totals events gates cordons capped full room done "
     "revoked sequence",
     "keep result_ttl_s nonce repeated limit lease_ms horizon_ms worker limits",
 )
@@ -158,16 +162,21 @@ GATE = _script(
 )
 BEAT = _script(
     "beat",
-    "instances beats",
+    "instances beats cordons",
     "instance info",
+)
+CORDON = _script(
+    "cordon",
+    "wake cordons revoked",
+    "by cordoned",
 )
 INSTANCES = _script(
     "instances",
-    "instances beats",
+    "instances beats cordons",
 )
 FORGET = _script(
     "forget",
-    "instances beats",
+    "wake instances beats cordons",
     "instance silent_ms",
 )
 
@@ -185,6 +194,7 @@ SCRIPTS: Final = (
     PURGE,
     GATE,
     BEAT,
+    CORDON,
     INSTANCES,
     FORGET,
 )

@@ -16,7 +16,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from agent_runtime.queue.base import Beat, Claim, Gate, Outcome, Partial, Progress, StorageInfo, TaskQueue, Worker
+from agent_runtime.queue.base import (
+    Beat,
+    Claim,
+    Gate,
+    Orders,
+    Outcome,
+    Partial,
+    Progress,
+    StorageInfo,
+    TaskQueue,
+    Worker,
+)
 from agent_runtime.queue.sharding import choose_shard, made_up_ids, shard_of
 from kubeagents_api.errors import InvalidTaskError, QueueAuthError, QueueUnavailableError
 from kubeagents_api.runtime_config import QueueConfig
@@ -40,6 +51,8 @@ TROUBLE_SECONDS: Final = 5.0
 """How long a shard that did not answer is passed over by workers, unless they wait."""
 TARGETS_NAMED: Final = 20
 """Targets that nobody serves which the figures name."""
+LANES_NAMED: Final = 200
+"""Targets of waiting tasks that the figures name."""
 _BETWEEN: Final = "_"
 """Separates the offsets of the shards in an offset of the queue."""
 
@@ -344,11 +357,6 @@ class ShardedTaskQueue:
     async def stats(self) -> QueueStats:
         """See TaskQueue.stats. The figures of the shards are not from the very same moment."""
         parts = await self._all(lambda shard: shard.stats())
-        targets: dict[str, int] = {}
-        for part in parts:
-            for target, count in part.unroutable_targets.items():
-                targets[target] = targets.get(target, 0) + count
-        named = sorted(targets.items(), key=lambda target: (-target[1], target[0]))[:TARGETS_NAMED]
         sums = {
             name: sum(getattr(part, name) for part in parts)
             for name, field in QueueStats.model_fields.items()
@@ -357,29 +365,45 @@ class ShardedTaskQueue:
         return QueueStats(
             queue=self.name,
             **sums,
-            unroutable_targets=dict(named),
+            unroutable_targets=_sum([part.unroutable_targets for part in parts], TARGETS_NAMED),
+            waiting=_sum([part.waiting for part in parts], LANES_NAMED),
             oldest_at=min((part.oldest_at for part in parts if part.oldest_at is not None), default=None),
             paused_by=sorted({name for part in parts for name in part.paused_by}),
             closed_by=sorted({name for part in parts for name in part.closed_by}),
         )
 
-    async def beat(self, beat: Beat) -> None:
+    async def beat(self, beat: Beat) -> Orders:
         """See TaskQueue.beat."""
-        await self._all(lambda shard: shard.beat(beat))
+        orders = await self._all(lambda shard: shard.beat(beat))
+        return Orders(cordoned=any(order.cordoned for order in orders))
+
+    async def cordon(self, instances: Sequence[str], *, by: str) -> None:
+        """See TaskQueue.cordon."""
+        await self._all(lambda shard: shard.cordon(instances, by=by))
+
+    async def uncordon(self, instances: Sequence[str], *, by: str) -> None:
+        """See TaskQueue.uncordon."""
+        await self._all(lambda shard: shard.uncordon(instances, by=by))
 
     async def leave(self, worker: Worker) -> None:
         """See TaskQueue.leave."""
         await self._all(lambda shard: shard.leave(worker))
 
     async def instances(self, *, timeout_seconds: float) -> list[InstanceInfo]:
-        """See TaskQueue.instances. All shards are told of all processes; the latest word counts."""
+        """See TaskQueue.instances. All shards are told of all processes; the latest word counts, and every cordon."""
         latest: dict[str, InstanceInfo] = {}
+        cordons: dict[str, set[str]] = {}
         for known in await self._all(lambda shard: shard.instances(timeout_seconds=timeout_seconds)):
             for instance in known:
-                other = latest.get(instance.instance)
-                if other is None or other.last_beat_at < instance.last_beat_at:
-                    latest[instance.instance] = instance.model_copy(update={"queue": self.name})
-        return sorted(latest.values(), key=lambda instance: (instance.agent, instance.instance))
+                name = instance.instance
+                cordons.setdefault(name, set()).update(instance.cordoned_by)
+                if name not in latest or latest[name].last_beat_at < instance.last_beat_at:
+                    latest[name] = instance
+        named = (
+            instance.model_copy(update={"queue": self.name, "cordoned_by": sorted(cordons[name])})
+            for name, instance in latest.items()
+        )
+        return sorted(named, key=lambda instance: (instance.agent, instance.instance))
 
     async def forget_silent(self, *, silent_seconds: float) -> list[str]:
         """See TaskQueue.forget_silent."""
@@ -516,6 +540,15 @@ def _same(task_id: str) -> str:
 
 def _id_of_claim(claim: Claim) -> str:
     return claim.id
+
+
+def _sum(parts: Iterable[Mapping[str, int]], most: int) -> dict[str, int]:
+    """What the shards count, by target: the largest."""
+    sums: dict[str, int] = {}
+    for part in parts:
+        for target, count in part.items():
+            sums[target] = sums.get(target, 0) + count
+    return dict(sorted(sums.items(), key=lambda target: (-target[1], target[0]))[:most])
 
 
 def _death_order(dead: tuple[TaskRecord, int]) -> tuple[float, int]:

@@ -101,8 +101,9 @@ class Revocations:
         self._subscription = Subscription(server, channel, self)
         self._readers: set[asyncio.Queue[list[str] | QueueUnavailableError | None]] = set()
 
-    async def read(self) -> AsyncIterator[list[str]]:
-        """Ids as they are heard; empty when some may have been missed. Ends when closed."""
+    async def read(self, instance: str) -> AsyncIterator[list[str]]:
+        """Ids as they are heard; empty when some may have been missed, or the instance has orders. Ends when closed."""
+        orders = f"@{instance}"
         news: asyncio.Queue[list[str] | QueueUnavailableError | None] = asyncio.Queue()
         self._readers.add(news)
         self._subscription.start()
@@ -110,6 +111,10 @@ class Revocations:
             while (heard := await news.get()) is not None:
                 if isinstance(heard, QueueUnavailableError):
                     raise heard
+                if heard and heard[0].startswith("@"):
+                    if orders in heard:
+                        yield []
+                    continue
                 yield heard
         finally:
             self._readers.discard(news)

@@ -334,6 +334,8 @@ class QueueStats(ApiModel):
     there."""
     unroutable_targets: dict[str, int] = Field(default_factory=dict)
     """How many of them by target, for example `agent/billing`, `capability/ocr`, `instance/pod-1`; at most 20."""
+    waiting: dict[str, int] = Field(default_factory=dict)
+    """Queued tasks by target, as above; `""` are those that any Agent may take. The 200 largest."""
     submitted_total: int = 0
     """Tasks that have been queued since the queue exists."""
     succeeded_total: int
@@ -370,7 +372,20 @@ class InstanceInfo(ApiModel):
     running: int
     """How many it works on now."""
     draining: bool = False
-    """It finishes what it runs and takes nothing new."""
+    """It finishes what it runs and takes nothing new, because it stops."""
+    cordoned: bool = False
+    """It says that it takes nothing new, because it was told so. `running` then counts until all is recorded."""
+    cordoned_by: list[str] = Field(default_factory=list)
+    """Who wants it to take nothing new. The queue gives it nothing from then on; `cordoned` follows."""
+    claimed_at: datetime | None = None
+    """When the queue last answered it when it asked for tasks, or it had no room for any, by its own clock. None:
+    never."""
+    succeeded: int = 0
+    """Attempts of the process that have succeeded."""
+    failed: int = 0
+    """Attempts of the process that have failed: by an error, a timeout or a result that was refused."""
+    revision: str = ""
+    """Which version of its Agent it is: the digest of the pod's template; empty outside of a cluster."""
     started_at: datetime
     """When the process started."""
     last_beat_at: datetime

@@ -1,6 +1,6 @@
 -- Take the best ready tasks for a worker, each under a lease.
 --
--- KEYS: records ready wake lanes lines lined parked positions tenants rates scheduled leases running history deadlines blocked kids parents heirs chunks progress said dead totals events gates capped full room done revoked sequence
+-- KEYS: records ready wake lanes lines lined parked positions tenants rates scheduled leases running history deadlines blocked kids parents heirs chunks progress said dead totals events gates cordons capped full room done revoked sequence
 -- ARGV: keep result_ttl_s nonce repeated limit lease_ms horizon_ms worker limits
 --   then the lanes that the worker serves
 -- `nonce` becomes the token of every task taken. `repeated` is 1 if the call was sent before and its reply got lost.
@@ -9,9 +9,11 @@
 --
 -- Guarantee: strict order over all lanes of the worker, by priority, then by arrival; tenants take turns inside a
 -- priority. Never more than the limits allow. A task is in exactly one of ready, scheduled, blocked and running. A
--- repeated call returns what the first one took. Idle workers of a lane are woken as long as it holds work.
+-- repeated call returns what the first one took. Idle workers of a lane are woken as long as it holds work. A worker
+-- that is cordoned takes nothing, and what it was woken for wakes others.
 --
--- Returns {ms until something is due or -1, records, attempts, ids whose record is gone}.
+-- Returns {ms until something is due or -1, records, attempts, ids whose record is gone}; -2 in place of the ms says
+-- CORDONED.
 
 -- @include clock
 -- @include lane
@@ -22,13 +24,15 @@
 -- @include limits
 -- @include tidy
 
+local CORDONED = -2
 local TIDY_BOUND = 200
 local FIRST_LANE = 10
 local MARKER = 64
 limit = tonumber(limit)
 
--- What an idle worker finds, in one command: no timer runs, no gate is shut, no lane of it holds anything.
-local looked_at = { deadlines, scheduled, leases, parked, gates }
+-- What an idle worker finds, in one command: no timer runs, no gate is shut, nobody is cordoned, no lane of it holds
+-- anything.
+local looked_at = { deadlines, scheduled, leases, parked, gates, cordons }
 for i = FIRST_LANE, #ARGV do
   looked_at[#looked_at + 1] = ready .. ARGV[i]
 end
@@ -66,15 +70,16 @@ local function taken_before()
 end
 
 local function claims_are_shut()
-  if redis.call('EXISTS', gates) == 0 then
-    return false
-  end
   for _, gate in ipairs(redis.call('HKEYS', gates)) do
     if string.sub(gate, 1, 7) == 'claims ' then
       return true
     end
   end
   return false
+end
+
+local function is_cordoned()
+  return redis.call('HEXISTS', cordons, cjson.decode('[' .. worker .. ']')[1]) == 1
 end
 
 local function ring_what_is_left()
@@ -294,6 +299,13 @@ local function within_limits(wanted)
   return allowed
 end
 
+-- Somebody idle must know when the next thing is due, and that may have been us.
+local function pass_on_what_is_due()
+  if next_due and next_due - now < tonumber(horizon_ms) then
+    ring('')
+  end
+end
+
 local function nothing()
   return { next_due and math.max(0, next_due - now) or -1, {}, {}, {} }
 end
@@ -309,8 +321,15 @@ local function answer()
     ring_what_is_left()
     return { -1, {}, {}, {} }
   end
-  if claims_are_shut() then
-    return nothing()
+  if redis.call('EXISTS', gates, cordons) > 0 then
+    if is_cordoned() then
+      ring_what_is_left()
+      pass_on_what_is_due()
+      return { CORDONED, {}, {}, {} }
+    end
+    if claims_are_shut() then
+      return nothing()
+    end
   end
   local bound = within_limits(limit)
   if bound == 0 then
@@ -334,10 +353,7 @@ local function answer()
   if queue_limit then
     pay(queue_limit, '', #ids, now)
   end
-  -- Somebody idle must know when the next thing is due, and that may have been us.
-  if next_due and next_due - now < tonumber(horizon_ms) then
-    ring('')
-  end
+  pass_on_what_is_due()
   return { -1, lease(ids, scores, owners) }
 end
 

@@ -147,6 +147,31 @@ async def test_at_most_twenty_targets_are_named(queue: TaskQueue) -> None:
     assert (stats.unroutable, len(stats.unroutable_targets)) == (25, 20)
 
 
+async def test_waiting_tasks_are_told_by_target(queue: TaskQueue) -> None:
+    await submit(queue, 1, 2, 3)
+    await submit(queue, 4, tenant="acme")
+    await submit(queue, 1, 2, agent="echo")
+    await submit(queue, 3, agent="echo", tenant="acme")
+    await submit(queue, 1, capability="ocr")
+    await submit(queue, 1, instance="echo-1")
+    await submit(queue, 1, agent="later", delay_seconds=60)
+    expected = {"": 4, "agent/echo": 3, "capability/ocr": 1, "instance/echo-1": 1}
+    waiting = (await queue.stats()).waiting
+    assert waiting == expected
+    assert list(waiting) == list(expected)
+    await claim_one(queue, ALICE)
+    assert sum((await queue.stats()).waiting.values()) == 8
+
+
+async def test_at_most_two_hundred_targets_of_waiting_tasks_are_named(queue: TaskQueue) -> None:
+    for n in range(205):
+        await submit(queue, n, agent=f"agent-{n:03}")
+    await submit(queue, 1, agent="agent-204")
+    stats = await queue.stats()
+    assert (stats.queued, len(stats.waiting)) == (206, 200)
+    assert stats.waiting["agent/agent-204"] == 2
+
+
 # ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.queue import open_queue
-from agent_runtime.queue.base import Beat, Gate, Partial, Progress
+from agent_runtime.queue.base import Beat, CordonedError, Gate, Orders, Partial, Progress
 from agent_runtime.queue.scripts import SCRIPTS, BoundScripts, Script
 from kubeagents_api.limits import QueueLimits, RateLimit, TenantLimits
 from kubeagents_api.task import DeadFilter, TaskRequest, TaskState
@@ -73,7 +73,13 @@ async def test_every_script_works_for_the_documented_user(server: RedisServer, u
     url = f"redis://agents:password@127.0.0.1:{server.port}/0"
     queue = open_queue(queue_config("work", limits=limits, inline_bytes=1024), url=url)
     beat = Beat(worker=ALICE, version="1", concurrency=1, running=0, draining=False, started_at_ms=0)
-    await queue.beat(beat)
+    assert await queue.beat(beat) == Orders()
+    await queue.cordon([ALICE.instance, "nobody"], by="ada")
+    with pytest.raises(CordonedError):
+        await queue.claim(ALICE, limit=1, wait_seconds=FOREVER)
+    (alice,) = await queue.instances(timeout_seconds=60)
+    assert alice.cordoned_by == ["ada"]
+    await queue.uncordon([ALICE.instance], by="ada")
 
     parent, child, *_ = await queue.submit(
         [
