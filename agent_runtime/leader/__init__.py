@@ -8,8 +8,11 @@ Kubernetes Lease, `alone` is for a process that has no rivals.
 
     candidate ──takes the Lease──► leading ──stop()──► released (the Lease is empty: a rival takes it at its next look)
         ▲                             │
-        └── lost: a rival holds it, ◄─┘
-            or it could not be renewed in time
+        ├── lost: a rival holds it, ◄─┤
+        │   or it could not be        │
+        │   renewed in time           │
+        └── stepped down: the Lease ◄─┘
+            is empty, others go first
 
 # The trust window
 
@@ -34,6 +37,17 @@ Each term has a number, `leaseTransitions` of the Lease, which only ever grows. 
 names itself (its container restarted under the same pod name) begins a new term. Whatever only a leader may change
 can be made to refuse an older number, so that even a request which was under way when the window closed does no harm.
 
+# Stepping down
+
+People let another process lead by annotating the Lease with the number of the term that is to end:
+
+    term=$(kubectl get lease NAME -o jsonpath='{.spec.leaseTransitions}')
+    kubectl annotate lease NAME --overwrite kubeagents.dev/stepDown="$term"
+
+The leader sees it at its next renewal, which the annotation makes meet a conflict, gives the Lease up and writes into
+it that it did (`kubeagents.dev/steppedDown`). It takes the Lease again only if nobody else has for one duration, also
+if its process was replaced meanwhile. The number of a term that is over asks for nothing: nobody steps down twice.
+
 # Failures
 
 | failure                          | what happens                                                                      |
@@ -44,6 +58,7 @@ can be made to refuse an older number, so that even a request which was under wa
 | two candidates take it at once   | the API server lets one write through (`resourceVersion`), the other stays behind |
 | a renewal meets a conflict       | the Lease is read again; if it still names this term it is renewed, else lost     |
 | the Lease is deleted             | the leader's term ends; with `create` the next one makes a new Lease              |
+| asked to step down               | it leads no more, empties the Lease, and takes it only if nobody else does        |
 | orderly stop                     | the Lease is emptied; a rival takes over at its next look, within two seconds     |
 """
 

@@ -16,6 +16,8 @@ import orjson
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from kubeagents_api.labels import STEP_DOWN, STEPPED_DOWN
+
 _log = logging.getLogger(__name__)
 
 _IN_CLUSTER_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
@@ -220,17 +222,30 @@ class LeaseElector:
             self._lease = await self._read()
             if not self._is_this_term(self._lease):
                 self._end_term("the Lease was deleted" if self._lease is None else f"{self.holder} holds it now")
-            return
-        self._trusted_until = started + self.times.renew_deadline
-        self._report(None)
+                return
+        else:
+            self._trusted_until = started + self.times.renew_deadline
+            self._report(None)
+        if _annotations(self._lease).get(STEP_DOWN) == str(self._term):
+            await self._step_down()
 
-    async def _release(self) -> None:
+    async def _step_down(self) -> None:
+        """Give the Lease up, and say in it who did. It leads no more before a rival can; who waits for the end of the
+        term, and may end this process then, hears of it when the Lease is free."""
+        self._trusted_until = float("-inf")
+        try:
+            await self._release(annotations={STEPPED_DOWN: self.identity})
+        finally:
+            self._end_term("it was asked to step down", level=logging.INFO)
+
+    async def _release(self, *, annotations: dict[str, str] | None = None) -> None:
         """Empty the Lease. It is read first: a renewal may have been under way when the task was stopped."""
         try:
             lease = await self._read()
             if lease is not None and self._is_this_term(lease):
                 spec = {**_spec(lease), "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
-                self._lease = await self._write("PUT", {**lease, "spec": spec})
+                metadata = {**lease["metadata"], "annotations": {**_annotations(lease), **(annotations or {})}}
+                self._lease = await self._write("PUT", {**lease, "metadata": metadata, "spec": spec})
         except (_Refused, *_UNREACHABLE) as error:
             _log.warning(
                 "%s could not be released, a rival leads after %g s: %s", self, self.times.duration, _words(error)
@@ -260,13 +275,23 @@ class LeaseElector:
             self._seen = (version, at)
 
     def _free(self, lease: Lease) -> bool:
-        """Nobody holds it, or it names this process, or it has not changed for the duration written in it."""
+        """Nobody holds it, or it names this process, or it has not changed for the duration written in it. Who has
+        stepped down lets others go first: this is kept in the Lease, as the process may have been replaced since."""
         spec = _spec(lease)
         holder = spec.get("holderIdentity") or ""
+        unchanged = self._clock() - self._seen[1]
+        if self._gave_up(lease, holder):
+            return unchanged >= self.times.duration
         if holder in ("", self.identity):
             return True
-        duration = float(spec.get("leaseDurationSeconds") or self.times.duration)
-        return self._clock() >= self._seen[1] + duration
+        return unchanged >= float(spec.get("leaseDurationSeconds") or self.times.duration)
+
+    def _gave_up(self, lease: Lease, holder: str) -> bool:
+        """This process, or one before it of the same name, has stepped down or has died while being asked to."""
+        annotations = _annotations(lease)
+        if holder == self.identity:
+            return annotations.get(STEP_DOWN) == str(_spec(lease).get("leaseTransitions"))
+        return holder == "" and annotations.get(STEPPED_DOWN) == self.identity
 
     def _is_this_term(self, lease: Lease | None) -> bool:
         spec = _spec(lease)
@@ -283,7 +308,8 @@ class LeaseElector:
             "leaseTransitions": int(_spec(lease).get("leaseTransitions") or 0) + 1,
         }
         if lease is not None:
-            return {**lease, "spec": spec}
+            annotations = {name: text for name, text in _annotations(lease).items() if name != STEPPED_DOWN}
+            return {**lease, "metadata": {**lease["metadata"], "annotations": annotations}, "spec": spec}
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -329,6 +355,11 @@ class LeaseElector:
 def _spec(lease: Lease | None) -> dict[str, Any]:
     spec: dict[str, Any] = (lease or {}).get("spec") or {}
     return spec
+
+
+def _annotations(lease: Lease | None) -> dict[str, str]:
+    found: dict[str, str] = (lease or {}).get("metadata", {}).get("annotations") or {}
+    return found
 
 
 def _now() -> str:

@@ -128,6 +128,19 @@ class Cluster:
             content_type="application/merge-patch+json",
         )
 
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, annotations: Mapping[str, str]
+    ) -> Object:
+        """Set annotations of an object, if it is still the one with that uid."""
+        return await self._written(
+            "PATCH",
+            resource.path(namespace, name) + f"?fieldManager={FIELD_MANAGER}",
+            kind=resource.kind,
+            verb="annotate",
+            body={"metadata": {"uid": uid, "annotations": annotations}},
+            content_type="application/merge-patch+json",
+        )
+
     async def create_event(self, event: Object) -> Object:
         """Post a Kubernetes Event (events.k8s.io/v1)."""
         namespace = event["metadata"]["namespace"]

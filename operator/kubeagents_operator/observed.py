@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubeagents_api.kinds import BY_KIND
-from kubeagents_api.labels import ASKING, GROUP, OWNER_KIND, OWNER_NAME
+from kubeagents_api.labels import ASKING, GROUP, OWNER_KIND, OWNER_NAME, STEP_DOWN_ASKED
 from kubeagents_operator import fingerprint
 from kubeagents_operator.keys import Key, Name
 
@@ -137,6 +137,8 @@ class Lease:
     """Local monotonic time at which it was seen to change: other machines' clocks are not compared with ours."""
     confirmed: bool
     """It was seen to change at all: what a LIST shows first may be a Lease that expired long ago."""
+    asked: str | None
+    """Which wish for another leader was passed on last (STEP_DOWN_ASKED)."""
 
     def held(self, now: float) -> bool:
         """Somebody holds it and has renewed it within its duration."""
@@ -231,6 +233,7 @@ def lease(body: Body, *, now: float, confirmed: bool) -> Lease:
         renewed=spec.get("renewTime"),
         changed_at=now,
         confirmed=confirmed,
+        asked=(body["metadata"].get("annotations") or {}).get(STEP_DOWN_ASKED),
     )
 
 

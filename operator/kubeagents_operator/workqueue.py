@@ -20,7 +20,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from kubeagents_api.errors import TemporaryError
+from kubeagents_api.errors import KubeagentsError, TemporaryError
 from kubeagents_operator.keys import Key
 from kubeagents_operator.metrics import QueueMetrics
 from kubeagents_operator.turns import Turns
@@ -161,6 +161,8 @@ class WorkQueue:
             _log.warning("%s: %s; next try in %.1f s", key, error, delay, extra=fields)
         elif isinstance(error, TimeoutError):
             _log.error("%s: not done within %g s; next try in %.1f s", key, self._run_timeout, delay, extra=fields)
+        elif isinstance(error, KubeagentsError):
+            _log.error("%s: %s; next try in %.1f s", key, error, delay, extra=fields)
         else:
             # A defect of the operator: the one case in which a traceback helps.
             _log.error("%s: %s; next try in %.1f s", key, error, delay, extra=fields, exc_info=error)

@@ -3,18 +3,19 @@
 
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.errors import InvalidManifestError
-from kubeagents_api.labels import RESTARTED_AT
+from kubeagents_api.labels import RESTARTED_AT, STEP_DOWN, STEP_DOWN_ASKED
 from kubeagents_api.runtime_config import lease_name
 from kubeagents_operator.desired import central_agent, names
 from kubeagents_operator.desired.metadata import Owner
 from kubeagents_operator.desired.pods import template_hash
 from kubeagents_operator.keys import Name
-from kubeagents_operator.observed import Custom
+from kubeagents_operator.observed import Custom, Lease
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, pods_state, write_invalid
 from kubeagents_operator.reconcile.queues import Queue, look_up
 from kubeagents_operator.status.central_agent import CentralAgentState, report
 from kubeagents_operator.status.conditions import Previous, Verdict, earliest
 from kubeagents_operator.status.workload import judge_queues
+from kubeagents_operator.watched import LEASE
 
 
 class CentralAgentReconcile:
@@ -42,20 +43,40 @@ class CentralAgentReconcile:
             template = template_hash(manifests[-1])
             refused = await bring(tools, custom, manifests)
         name = names.central_agent(key.name)
+        lease = tools.cache.lease(Name(key.namespace, lease_name(key.name)))
         state = CentralAgentState(
             obstacle=inputs if isinstance(inputs, Verdict) else refused,
             suspended=spec.suspend,
             pods=pods_state(tools, custom, name, wanted=0 if spec.suspend else spec.replicas, template=template),
             queues=[queue.state for queue in queues],
-            lease=tools.cache.lease(Name(key.namespace, lease_name(key.name))),
+            lease=lease,
             lease_duration=float(spec.lease_duration_seconds),
             agent_timeout=float(spec.agent_timeout_seconds),
             endpoint=names.url(name, key.namespace, spec.service.port),
             restarted_at=custom.asked.get(RESTARTED_AT) if template is not None else None,
+            stepped_down=await self._step_down(custom, lease),
         )
         made = report(state, Previous(custom.status), now=tools.now(), clock=tools.clock())
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again
+
+    async def _step_down(self, custom: Custom, lease: Lease | None) -> str | None:
+        """Pass on the wish for another leader; which wish has been dealt with, if any.
+
+        The Lease remembers it. So whoever reconciles next, should this process end before the status says so, does not
+        ask the next leader to go as well.
+        """
+        tools, key, wish = self._tools, custom.key, custom.asked.get(STEP_DOWN)
+        child = tools.cache.children(key).get(("Lease", lease_name(key.name)))
+        if wish is None or lease is None or child is None:
+            return None
+        if wish != (custom.status.get("handled") or {}).get("stepDown") and lease.holder and lease.asked != wish:
+            wishes = {STEP_DOWN: str(lease.transitions), STEP_DOWN_ASKED: wish}
+            body = await tools.cluster.annotate(LEASE, key.namespace, child.name, uid=child.uid, annotations=wishes)
+            tools.cache.seen(LEASE, body)
+            note = f"asked pod {lease.holder} to let another pod lead (term {lease.transitions})"
+            tools.recorder.normal(custom, "LeaderSteppedDown", note)
+        return wish
 
 
 def _inputs(custom: Custom, spec: CentralAgentSpec, queues: list[Queue]) -> central_agent.CentralAgentInputs | Verdict:

@@ -44,6 +44,8 @@ class CentralAgentState:
     endpoint: str
     restarted_at: str | None = None
     """The annotation for a restart, once the Deployment has been told."""
+    stepped_down: str | None = None
+    """The annotation for another leader, once the leader has been asked."""
 
 
 def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock: float) -> Report:
@@ -64,7 +66,7 @@ def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock
     )
     fields = {
         **workload.fields(state.pods),
-        **workload.handled(previous, restartedAt=state.restarted_at),
+        **workload.handled(previous, restartedAt=state.restarted_at, stepDown=state.stepped_down),
         **_lease_fields(state, previous, leader),
         "agents": _agents(state, previous),
         "endpoint": state.endpoint,

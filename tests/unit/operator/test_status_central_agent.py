@@ -33,6 +33,7 @@ HELD = Lease(
     renewed="2026-01-01T11:59:58.123456Z",
     changed_at=CLOCK - 2,
     confirmed=True,
+    asked=None,
 )
 VACANT = replace(HELD, holder="", duration=1.0)
 HEALTHY = CentralAgentState(

@@ -5,6 +5,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -199,3 +200,115 @@ async def test_without_create_a_candidate_waits_for_the_lease(
         cluster.apply(namespace, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}})
 
         assert await elector.wait_until_leading() == 1
+
+
+def annotate(cluster: Cluster, namespace: str, **annotations: str) -> None:
+    cluster.kubectl(
+        "-n",
+        namespace,
+        "annotate",
+        "--overwrite",
+        "lease",
+        NAME,
+        *(f"kubeagents.dev/{k}={v}" for k, v in annotations.items()),
+    )
+
+
+async def test_a_leader_that_is_asked_to_step_down_lets_another_lead(
+    cluster: Cluster, namespace: str, start: Start
+) -> None:
+    first = await start("first", duration=6)
+    async with within(30):
+        term = await first.wait_until_leading()
+        second = await start("second", duration=6)
+        annotate(cluster, namespace, stepDown=str(term))
+
+        await first.wait_until_lost()
+        assert await second.wait_until_leading() == term + 1
+
+        async def looked() -> bool:
+            return first.holder == "second"
+
+        await eventually_async(looked, what="the first one has looked again")
+        assert not first.is_leader
+    found = cluster.get(namespace, "lease", NAME)
+    assert "kubeagents.dev/steppedDown" not in found["metadata"]["annotations"], "that was the state between the two"
+
+
+async def test_the_number_of_a_term_that_is_over_asks_nobody_to_step_down(
+    cluster: Cluster, namespace: str, start: Start
+) -> None:
+    elector = await start("calm", duration=6)
+    async with within(30):
+        term = await elector.wait_until_leading()
+        annotate(cluster, namespace, stepDown=str(term - 1))
+        before = lease(cluster, namespace)["renewTime"]
+
+        async def renewed() -> bool:
+            return bool(lease(cluster, namespace)["renewTime"] > before)
+
+        await eventually_async(renewed, what="the next renewal", timeout=10)
+        assert (elector.is_leader, elector.fencing) == (True, term)
+
+
+async def test_who_has_stepped_down_leads_again_if_nobody_else_does(
+    cluster: Cluster, namespace: str, start: Start
+) -> None:
+    elector = await start("only", duration=3)
+    async with within(30):
+        term = await elector.wait_until_leading()
+        annotate(cluster, namespace, stepDown=str(term))
+        await elector.wait_until_lost()
+        free = lease(cluster, namespace)
+        assert free["holderIdentity"] == ""
+
+        assert await elector.wait_until_leading() == term + 1
+    taken = lease(cluster, namespace)
+    pause = datetime.fromisoformat(taken["acquireTime"]) - datetime.fromisoformat(free["renewTime"])
+    assert pause.total_seconds() >= 3, "for one duration, others could have taken it"
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotation"),
+    [
+        ({"holderIdentity": "", "leaseTransitions": 4}, {"kubeagents.dev/steppedDown": "reborn"}),
+        ({"holderIdentity": "reborn", "leaseTransitions": 4}, {"kubeagents.dev/stepDown": "4"}),
+    ],
+    ids=["gave it up", "died before it could"],
+)
+async def test_a_process_that_is_replaced_after_it_was_asked_to_step_down_lets_others_go_first(
+    cluster: Cluster, namespace: str, start: Start, spec: Object, annotation: dict[str, str]
+) -> None:
+    metadata = {"name": NAME, "annotations": annotation}
+    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+    cluster.apply(namespace, {**body, "spec": {**spec, "leaseDurationSeconds": 1}})
+    clock = Clock()
+    reborn = await start("reborn", duration=60, clock=clock)
+    async with within(30):
+
+        async def looked() -> bool:
+            return reborn.holder is not None or lease(cluster, namespace)["holderIdentity"] == ""
+
+        await eventually_async(looked, what="it has looked")
+        other = await start("other", duration=60)
+        assert await other.wait_until_leading() == 5
+        assert not reborn.is_leader
+
+
+@pytest.mark.parametrize("renewed", ["1999-12-31T23:59:59.000000Z", "2099-12-31T23:59:59.000000Z"])
+async def test_the_clocks_of_others_do_not_matter(cluster: Cluster, namespace: str, start: Start, renewed: str) -> None:
+    """A holder whose clock is wrong by decades keeps its Lease while it renews, and loses it when it does not."""
+    skewed = {"holderIdentity": "skewed", "leaseDurationSeconds": 60, "leaseTransitions": 1, "renewTime": renewed}
+    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}, "spec": skewed}
+    cluster.apply(namespace, body)
+    clock = Clock()
+    rival = await start("rival", clock=clock)
+    async with within(30):
+
+        async def looked() -> bool:
+            return rival.holder == "skewed"
+
+        await eventually_async(looked, what="the rival has looked")
+        assert not rival.is_leader
+        clock.ahead += 65
+        assert await rival.wait_until_leading() == 2
