@@ -17,6 +17,11 @@ from kubeagents_operator.keys import Key, Name
 TEMPLATE_HASH = f"{GROUP}/template-hash"
 """Annotation on pod templates: a digest of the template, which tells pods of the current one from older ones."""
 
+LEAVING_SINCE = f"{GROUP}/leaving-since"
+"""Annotation on pods that are to go: since when. They take no new tasks and go when they have finished."""
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+"""Annotation on pods by which a ReplicaSet chooses those to remove: the lowest first."""
+
 _MESSAGE_LIMIT = 1000
 
 Body = Mapping[str, Any]
@@ -109,6 +114,8 @@ class Pod:
     unschedulable: str | None
     """Why no node takes it."""
     containers: tuple[Container, ...]
+    unready_since: str | None = None
+    """When it last stopped being ready; None if it never was, or is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,7 @@ def child(kind: str, body: Body) -> Child:
 def pod(body: Body) -> Pod:
     """The record of a pod."""
     metadata, status = body["metadata"], body.get("status") or {}
+    annotations = metadata.get("annotations") or {}
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
     is_ready = ready.get("status") == "True"
@@ -206,13 +214,14 @@ def pod(body: Body) -> Pod:
         name=metadata["name"],
         uid=metadata["uid"],
         version=version(body),
-        template=(metadata.get("annotations") or {}).get(TEMPLATE_HASH, ""),
+        template=annotations.get(TEMPLATE_HASH, ""),
         deleting="deletionTimestamp" in metadata,
         ready=is_ready,
         ready_since=ready.get("lastTransitionTime") if is_ready else None,
         created=metadata.get("creationTimestamp", ""),
         unschedulable=scheduled.get("message", "")[:_MESSAGE_LIMIT] if unschedulable else None,
         containers=tuple(_container(one) for one in statuses),
+        unready_since=ready.get("lastTransitionTime") if not is_ready else None,
     )
 
 

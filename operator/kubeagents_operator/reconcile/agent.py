@@ -46,7 +46,7 @@ class AgentReconcile:
             obstacle=inputs if isinstance(inputs, Verdict) else refused,
             suspended=spec.suspend,
             plan=plan,
-            pods=pods_state(tools, custom, name, wanted=plan.wanted, template=template),
+            pods=pods_state(tools, custom, name, spec=spec, wanted=plan.wanted, template=template),
             queue=queue.state,
             heartbeat_seconds=float(spec.heartbeat_seconds),
             image=spec.image or tools.defaults.runtime_image,
@@ -60,9 +60,7 @@ class AgentReconcile:
     def _inputs(self, custom: Custom, spec: AgentSpec, queue: Queue, plan: ReplicaPlan) -> agent.AgentInputs | Verdict:
         """What the children are made from, or what is missing for it."""
         if queue.spec is None or queue.access is None:
-            verdict = judge_queues([queue.state], Previous({}))
-            assert verdict is not None  # noqa: S101 - that is why there is no spec or no access
-            return verdict
+            return judge_queues([queue.state])
         code_digest = ""
         if spec.code is not None:
             code = spec.code.config_map_ref.name

@@ -10,6 +10,7 @@ from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import InvalidManifestError
 from kubeagents_api.kinds import BY_KIND, parse_spec
 from kubeagents_api.model import ApiModel
+from kubeagents_api.pod import PodSettings
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.children import Changes, Children, ContestedError, StillThereError
 from kubeagents_operator.cluster import Cluster, ObjectRefusedError
@@ -19,6 +20,7 @@ from kubeagents_operator.events import Recorder
 from kubeagents_operator.observed import Custom
 from kubeagents_operator.sampler import Sampler
 from kubeagents_operator.status.conditions import Previous, Report, Verdict, of_verdict, progressing, stalled
+from kubeagents_operator.status.rollout import refusal
 from kubeagents_operator.status.workload import PodsState
 from kubeagents_operator.status.writer import StatusWriter
 
@@ -59,7 +61,9 @@ async def write_invalid(tools: Tools, custom: Custom, error: InvalidManifestErro
     return await tools.writer.write(custom, Report(verdict, facts, {}), now=tools.now())
 
 
-def pods_state(tools: Tools, custom: Custom, name: str, *, wanted: int, template: str | None) -> PodsState:
+def pods_state(
+    tools: Tools, custom: Custom, name: str, *, spec: PodSettings, wanted: int, template: str | None
+) -> PodsState:
     """The Deployment of an Agent or CentralAgent and its pods, as they are in memory now."""
     child = tools.cache.children(custom.key).get(("Deployment", name))
     labels = selector(Owner(custom.key, custom.uid))
@@ -69,6 +73,7 @@ def pods_state(tools: Tools, custom: Custom, name: str, *, wanted: int, template
         rollout=child.rollout if child is not None else None,
         template=template,
         pods=tuple(tools.cache.pods(custom.key)),
+        deadline=float(spec.progress_deadline_seconds),
     )
 
 
@@ -78,7 +83,7 @@ async def bring(tools: Tools, custom: Custom, manifests: Sequence[Manifest]) -> 
     try:
         await tools.children.bring(custom, manifests, changes)
     except ObjectRefusedError as error:
-        return stalled(Reason.CREATE_FORBIDDEN, str(error))
+        return stalled(refusal(str(error)), str(error))
     except (StillThereError, ContestedError) as error:
         return progressing(Reason.ROLLING_OUT, str(error))
     finally:

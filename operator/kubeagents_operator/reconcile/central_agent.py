@@ -47,7 +47,9 @@ class CentralAgentReconcile:
         state = CentralAgentState(
             obstacle=inputs if isinstance(inputs, Verdict) else refused,
             suspended=spec.suspend,
-            pods=pods_state(tools, custom, name, wanted=0 if spec.suspend else spec.replicas, template=template),
+            pods=pods_state(
+                tools, custom, name, spec=spec, wanted=0 if spec.suspend else spec.replicas, template=template
+            ),
             queues=[queue.state for queue in queues],
             lease=lease,
             lease_duration=float(spec.lease_duration_seconds),
@@ -84,9 +86,7 @@ def _inputs(custom: Custom, spec: CentralAgentSpec, queues: list[Queue]) -> cent
     specs = {queue.state.name: queue.spec for queue in queues if queue.spec is not None}
     access = tuple(queue.access for queue in queues if queue.access is not None)
     if len(access) < len(queues):
-        verdict = judge_queues([queue.state for queue in queues if queue.access is None], Previous({}))
-        assert verdict is not None  # noqa: S101 - that is why there is no access
-        return verdict
+        return judge_queues([queue.state for queue in queues if queue.access is None])
     return central_agent.CentralAgentInputs(
         Owner(custom.key, custom.uid), spec, specs, access, restarted_at=custom.asked.get(RESTARTED_AT, "")
     )

@@ -20,7 +20,6 @@ from kubeagents_operator.status.conditions import (
     fact,
     of_verdict,
     parse_time,
-    progressing,
     unknown,
 )
 from kubeagents_operator.status.workload import PodsState, QueueState
@@ -57,11 +56,14 @@ class AgentState:
 
 def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
     """The status."""
-    pods = workload.judge(state.pods)
+    deadline = state.pods.deadline
+    pods = workload.judge(state.pods, previous, now=now)
+    connected = workload.queue_connected([state.queue], previous)
     heartbeats, again = _heartbeats(state, previous, now)
-    verdict = state.obstacle or (pods if pods.waiting() else None) or workload.judge_queues([state.queue], previous)
-    if verdict is None and heartbeats.status == "False":
-        verdict = progressing(heartbeats.reason, heartbeats.message)
+    verdict = workload.with_patience(state.obstacle, previous, deadline=deadline, now=now)
+    verdict = verdict or (pods if pods.waiting() else None)
+    for one in (connected, heartbeats):
+        verdict = verdict or workload.failing(one, previous, deadline=deadline, now=now)
     if verdict is None:
         verdict = workload.at_rest() if state.suspended else current(pods.reason, pods.message)
     facts = (
@@ -69,7 +71,7 @@ def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
         workload.suspended(state.suspended),
         workload.available(state.pods, verdict),
         heartbeats,
-        workload.queue_connected([state.queue], previous),
+        connected,
         fact(ConditionType.SCALED_TO_ZERO, True, Reason.SCALED_TO_ZERO, "tasks can be submitted and wait")
         if state.pods.wanted == 0
         else fact(ConditionType.SCALED_TO_ZERO, False, Reason.AVAILABLE),
@@ -84,7 +86,7 @@ def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
         "endpoint": state.endpoint,
         "version": previous.fields.get("version") if pods.waiting() else state.image,
     }
-    return Report(verdict, facts, fields, again=earliest(again, state.plan.again))
+    return Report(verdict, facts, fields, again=earliest(again, state.plan.again, verdict.again))
 
 
 def _heartbeats(state: AgentState, previous: Previous, now: datetime) -> tuple[Fact, float | None]:

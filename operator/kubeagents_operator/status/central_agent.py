@@ -20,7 +20,6 @@ from kubeagents_operator.status.conditions import (
     format_time,
     of_verdict,
     parse_time,
-    progressing,
     unknown,
 )
 from kubeagents_operator.status.workload import PodsState, QueueState
@@ -50,11 +49,15 @@ class CentralAgentState:
 
 def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock: float) -> Report:
     """The status. `clock` is the monotonic time by which Leases are observed."""
-    pods = workload.judge(state.pods)
+    deadline = state.pods.deadline
+    pods = workload.judge(state.pods, previous, now=now)
+    connected = workload.queue_connected(state.queues, previous)
     leader, again = _leader(state, previous, clock)
-    verdict = state.obstacle or (pods if pods.waiting() else None) or workload.judge_queues(state.queues, previous)
-    if verdict is None and leader.status == "False" and not _changing_hands(state, previous, clock):
-        verdict = progressing(leader.reason, leader.message)
+    verdict = workload.with_patience(state.obstacle, previous, deadline=deadline, now=now)
+    verdict = verdict or (pods if pods.waiting() else None)
+    verdict = verdict or workload.failing(connected, previous, deadline=deadline, now=now)
+    if verdict is None and not _changing_hands(state, previous, clock):
+        verdict = workload.failing(leader, previous, deadline=deadline, now=now)
     if verdict is None:
         verdict = workload.at_rest() if state.suspended else current(pods.reason, pods.message)
     facts = (
@@ -62,7 +65,7 @@ def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock
         workload.suspended(state.suspended),
         workload.available(state.pods, verdict),
         leader,
-        workload.queue_connected(state.queues, previous),
+        connected,
     )
     fields = {
         **workload.fields(state.pods),
@@ -72,7 +75,7 @@ def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock
         "endpoint": state.endpoint,
     }
     renewal = RENEW_TIME_SECONDS if leader.status == "True" else None
-    return Report(verdict, facts, fields, again=earliest(again, renewal))
+    return Report(verdict, facts, fields, again=earliest(again, renewal, verdict.again))
 
 
 def _leader(state: CentralAgentState, previous: Previous, clock: float) -> tuple[Fact, float | None]:

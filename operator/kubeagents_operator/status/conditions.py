@@ -2,7 +2,7 @@
 """Conditions: from facts of this moment and the conditions of before."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
@@ -28,6 +28,8 @@ class Verdict:
     phase: Phase
     reason: Reason
     message: str
+    again: float | None = field(default=None, compare=False)
+    """Seconds after which it is another one if nothing changes: its deadline."""
 
     def waiting(self) -> bool:
         """It is not where it should be."""
@@ -79,6 +81,19 @@ def of_verdict(verdict: Verdict) -> list[Fact]:
     ]
 
 
+def with_deadline(verdict: Verdict, *, lasted: float, limit: float) -> Verdict:
+    """What usually does not heal by itself: Progressing until its deadline has passed, then Stalled.
+
+    `lasted` is for how many seconds it has been so, `limit` how many it may.
+    """
+    if verdict.phase is not Phase.PROGRESSING:
+        return verdict
+    if lasted > limit:
+        late = verdict.reason is Reason.ROLLING_OUT
+        return stalled(Reason.PROGRESS_DEADLINE_EXCEEDED if late else verdict.reason, verdict.message)
+    return replace(verdict, again=limit - lasted + 1.0)
+
+
 class Previous:
     """The status as it was before."""
 
@@ -118,10 +133,14 @@ class Previous:
 
     def not_ready_seconds(self, now: datetime) -> float:
         """For how long it has not been ready. It survives a restart of the operator, being part of the status."""
-        ready = self.condition(ConditionType.READY)
-        if ready.get("status") != "False":
+        return self.seconds(ConditionType.READY, "False", now)
+
+    def seconds(self, type_: ConditionType, status: ConditionStatus, now: datetime) -> float:
+        """For how long a condition has had this status; 0 if it has another one."""
+        found = self.condition(type_)
+        if found.get("status") != status:
             return 0.0
-        return (now - parse_time(ready["lastTransitionTime"])).total_seconds()
+        return (now - parse_time(found["lastTransitionTime"])).total_seconds()
 
     def merged(self, facts: Iterable[Fact], *, generation: int, now: datetime) -> list[dict[str, Any]]:
         """The new conditions. The time of the last transition stays unless the status flips."""
@@ -169,6 +188,8 @@ class Report:
     fields: Mapping[str, Any]
     again: float | None = None
     """Seconds after which the same observations would give another report: a deadline, a Lease that runs out."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Reason and text of the Events about what was done, posted once the status says it too."""
 
 
 def earliest(*seconds: float | None) -> float | None:

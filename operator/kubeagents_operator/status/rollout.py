@@ -7,11 +7,21 @@ any problem, they are on their way out.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from kubeagents_api.conditions import Reason
 from kubeagents_operator.observed import Container, Pod, Rollout, Termination
-from kubeagents_operator.status.conditions import Phase, Verdict, current, progressing, stalled
+from kubeagents_operator.status.conditions import (
+    Phase,
+    Previous,
+    Verdict,
+    current,
+    parse_time,
+    progressing,
+    stalled,
+    with_deadline,
+)
 
 TERMINAL = (Reason.HANDLER_NOT_FOUND, Reason.RUNTIME_CONFIG_INVALID, Reason.REDIS_URL_INVALID)
 """Reasons that a runtime gives for its end which no restart changes."""
@@ -20,6 +30,8 @@ CRASH_LIMIT = 3
 """Restarts after which a container that keeps exiting is a matter for people: with the kubelet's backoff, a minute."""
 
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable", "ImageInspectError"})
+_QUOTA = "exceeded quota:"
+"""How the API server begins to say which ResourceQuota does not allow more."""
 _CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -30,13 +42,50 @@ class _Problem:
     reason: Reason
     message: str
     final: bool
+    since: str | None = None
+    """Since when the pod has not been ready; None if there is no pod."""
 
 
-def judge(rollout: Rollout | None, *, wanted: int, template: str | None, pods: Sequence[Pod], overdue: bool) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a pod may have a problem that usually does not heal.
+
+    A Deployment's own deadline is not enough: it holds for rollouts only, so that replicas which are added later and
+    fit on no node would be on their way for ever.
+    """
+
+    limit: float
+    """Seconds."""
+    now: datetime
+    waited: float
+    """Seconds for which the object has not been ready, for problems without a pod."""
+
+    @classmethod
+    def of(cls, limit: float, previous: Previous, now: datetime) -> "Patience":
+        """As the status of before says."""
+        return cls(limit=limit, now=now, waited=previous.not_ready_seconds(now))
+
+    def with_deadline(self, verdict: Verdict, problem: "_Problem") -> Verdict:
+        """The verdict on what has this problem."""
+        lasted = self.waited
+        if problem.since is not None:
+            lasted = (self.now - parse_time(problem.since)).total_seconds()
+        return with_deadline(verdict, lasted=lasted, limit=self.limit)
+
+
+def judge(
+    rollout: Rollout | None,
+    *,
+    wanted: int,
+    template: str | None,
+    pods: Sequence[Pod],
+    overdue: bool,
+    patience: Patience | None = None,
+) -> Verdict:
     """The verdict on a Deployment or StatefulSet.
 
     `template` is the digest of the wanted pod template, None if it cannot be computed now; `overdue` says that its
-    deadline has passed.
+    deadline has passed, and `patience` how long single pods may have problems.
     """
     ours = [pod for pod in pods if template in (None, pod.template) and not pod.deleting]
     problem = _worst(problem for pod in ours if (problem := _problem(pod)) is not None)
@@ -48,20 +97,17 @@ def judge(rollout: Rollout | None, *, wanted: int, template: str | None, pods: S
     if rollout is None or not rollout.current:
         return progressing(Reason.ROLLING_OUT, "pods are being created")
     if problem is None and rollout.conditions.get("ReplicaFailure", ("",))[0] == "True":
-        problem = _Problem(
-            Reason.CREATE_FORBIDDEN,
-            f"pods cannot be created: {rollout.conditions['ReplicaFailure'][2]}",
-            final=False,
-        )
+        problem = _refused(rollout.conditions["ReplicaFailure"][2])
     if rollout.updated == rollout.replicas == rollout.available == wanted:
         if wanted == 0:
             return current(Reason.SCALED_TO_ZERO, "no replica is wanted; tasks wait in the queue")
         return current(Reason.AVAILABLE, "all replicas are ready")
     late = overdue or rollout.conditions.get("Progressing", ("", "", ""))[1] == "ProgressDeadlineExceeded"
     if problem is not None:
-        if late and problem.reason is Reason.ROLLING_OUT:
-            return stalled(Reason.PROGRESS_DEADLINE_EXCEEDED, problem.message + keeps)
-        return (stalled if late else progressing)(problem.reason, problem.message + keeps)
+        if late:
+            return stalled(problem.reason, problem.message + keeps)
+        verdict = progressing(problem.reason, problem.message + keeps)
+        return patience.with_deadline(verdict, problem) if patience is not None else verdict
     if late:
         return stalled(
             Reason.PROGRESS_DEADLINE_EXCEEDED,
@@ -70,12 +116,24 @@ def judge(rollout: Rollout | None, *, wanted: int, template: str | None, pods: S
     return progressing(Reason.ROLLING_OUT, "pods are being started or replaced")
 
 
+def refusal(message: str) -> Reason:
+    """Why the API server refuses to create or change an object."""
+    return Reason.QUOTA_EXCEEDED if _QUOTA in message else Reason.CREATE_FORBIDDEN
+
+
+def _refused(message: str) -> _Problem:
+    """The ReplicaSet may create no pods. Before the quota's words, the message has the name of the pod that was tried:
+    another one with each try."""
+    words = message[message.index(_QUOTA) :] if _QUOTA in message else message
+    return _Problem(refusal(message), f"pods cannot be created: {words}", final=False)
+
+
 def _worst(problems: Iterable[_Problem]) -> _Problem | None:
     """The final one, else the one that says most."""
     order = list(Reason)
     return min(
         problems,
-        key=lambda one: (not one.final, one.reason is Reason.ROLLING_OUT, order.index(one.reason)),
+        key=lambda one: (not one.final, one.reason is Reason.UNSCHEDULABLE, order.index(one.reason)),
         default=None,
     )
 
@@ -84,8 +142,9 @@ def _problem(pod: Pod) -> _Problem | None:
     if pod.ready:
         return None
     if pod.unschedulable is not None:
-        return _Problem(Reason.ROLLING_OUT, f"pod {pod.name} cannot be scheduled: {pod.unschedulable}", final=False)
-    return _worst(problem for one in pod.containers if (problem := _container_problem(pod, one)) is not None)
+        return _Problem(Reason.UNSCHEDULABLE, f"no node takes pod {pod.name}: {pod.unschedulable}", False, pod.created)
+    problem = _worst(problem for one in pod.containers if (problem := _container_problem(pod, one)) is not None)
+    return replace(problem, since=pod.unready_since or pod.created) if problem is not None else None
 
 
 def _container_problem(pod: Pod, container: Container) -> _Problem | None:

@@ -3,13 +3,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from kubeagents_api.conditions import ConditionType, Reason
+from kubeagents_api.pod import PodSettings
 from kubeagents_operator.observed import Pod, Rollout
 from kubeagents_operator.sampler import Sample, Trouble
 from kubeagents_operator.status import rollout as rollouts
-from kubeagents_operator.status.conditions import Fact, Previous, Verdict, current, fact, progressing, unknown
+from kubeagents_operator.status.conditions import (
+    Fact,
+    Previous,
+    Verdict,
+    current,
+    fact,
+    progressing,
+    unknown,
+    with_deadline,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +33,8 @@ class PodsState:
     template: str | None
     """Digest of the wanted pod template; None while it cannot be computed."""
     pods: tuple[Pod, ...]
+    deadline: float = float(PodSettings.model_fields["progress_deadline_seconds"].default)
+    """Seconds for which something that usually does not heal may last before somebody should look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +53,37 @@ class QueueState:
         return self.sample.trouble if self.sample is not None else None
 
 
-def judge(state: PodsState) -> Verdict:
+def judge(state: PodsState, previous: Previous, *, now: datetime) -> Verdict:
     """The verdict on the pods."""
-    return rollouts.judge(state.rollout, wanted=state.wanted, template=state.template, pods=state.pods, overdue=False)
+    return rollouts.judge(
+        state.rollout,
+        wanted=state.wanted,
+        template=state.template,
+        pods=state.pods,
+        overdue=False,
+        patience=rollouts.Patience.of(state.deadline, previous, now),
+    )
 
 
-def judge_queues(queues: Sequence[QueueState], previous: Previous) -> Verdict | None:
-    """The verdict on the first queue that is in trouble."""
-    connected = queue_connected(queues, previous)
-    return progressing(connected.reason, connected.message) if connected.status == "False" else None
+def failing(fact: Fact, previous: Previous, *, deadline: float, now: datetime) -> Verdict | None:
+    """The verdict on a condition without which there is no Ready: None unless it is False."""
+    if fact.status != "False":
+        return None
+    lasted = previous.seconds(fact.type, "False", now)
+    return with_deadline(progressing(fact.reason, fact.message), lasted=lasted, limit=deadline)
+
+
+def with_patience(obstacle: Verdict | None, previous: Previous, *, deadline: float, now: datetime) -> Verdict | None:
+    """An obstacle that is Progressing is Stalled once the object has not been ready for longer than its deadline."""
+    if obstacle is None:
+        return None
+    return with_deadline(obstacle, lasted=previous.not_ready_seconds(now), limit=deadline)
+
+
+def judge_queues(queues: Sequence[QueueState]) -> Verdict:
+    """The verdict on an object without the queues that it needs: the first one that is in trouble."""
+    connected = queue_connected(queues, Previous({}))
+    return progressing(connected.reason, connected.message)
 
 
 def queue_connected(queues: Sequence[QueueState], previous: Previous) -> Fact:

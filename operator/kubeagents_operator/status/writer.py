@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a report into the status of its object: only what changed, at once when it matters, else in a while.
 
-A change of a condition's status or reason, and a new generation, are written at once. Everything else (counts of
-replicas during a rollout, sampled figures, texts) waits until some time has passed since the last write, so that a
-rollout of a hundred pods is not a hundred writes. A limit per object holds for all of them.
+A change of a condition's status or reason, a new generation, and a decision (who leads, how many replicas there should
+be, what was asked for by annotation) are written at once, together with all figures of that moment. Figures and texts
+alone wait until COUNTER_SECONDS have passed since the last write, so that a rollout of a hundred pods is not a hundred
+writes. A limit per object holds for all of them.
 """
 
 import asyncio
@@ -21,8 +22,10 @@ from kubeagents_operator.status.conditions import Previous, Report, earliest
 from kubeagents_operator.status.news import news
 from kubeagents_operator.watched import BY_KIND
 
-COUNTER_SECONDS: Final = 2.0
-"""Between two writes that change only counts or texts. Sampled figures change no faster than samples are taken."""
+COUNTER_SECONDS: Final = 15.0
+"""Between two writes of a status that change only counts or texts."""
+_URGENT = ("observedGeneration", "desiredReplicas", "handled", "leader", "rollout")
+"""Fields that change with a decision, not with a count."""
 
 
 class StatusWriter:
@@ -59,6 +62,8 @@ class StatusWriter:
         for one in news(previous, report):
             announce = self._recorder.warning if one.warns else self._recorder.normal
             announce(custom, one.reason, one.note)
+        for reason, note in report.notes:
+            self._recorder.normal(custom, reason, note)
         return report.again
 
     def forget(self, key: Key) -> None:
@@ -72,7 +77,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
 
 
 def _urgent(old: Mapping[str, Any], patch: Mapping[str, Any]) -> bool:
-    if "observedGeneration" in patch or "leader" in patch:
+    if any(name in patch for name in _URGENT):
         return True
     return "conditions" in patch and _essence(old.get("conditions") or ()) != _essence(patch["conditions"])
 

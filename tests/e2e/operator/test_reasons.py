@@ -61,7 +61,7 @@ def test_a_quota_is_a_reason_with_the_api_servers_words(cluster: Cluster, namesp
 
     cluster.wait(namespace, "agent/worker", "condition=Stalled")
     stalled = condition(cluster, namespace, "agent", "worker", "Stalled")
-    assert stalled["reason"] == "CreateForbidden"
+    assert stalled["reason"] == "QuotaExceeded"
     assert "exceeded quota: tight" in stalled["message"]
 
     cluster.kubectl("-n", namespace, "delete", "quota", "tight")

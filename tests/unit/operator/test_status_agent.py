@@ -11,7 +11,7 @@ from kubeagents_api.task import InstanceInfo, QueueStats
 from kubeagents_operator.sampler import Sample, Trouble
 from kubeagents_operator.scaling.plan import ReplicaPlan
 from kubeagents_operator.status.agent import AgentState, report
-from kubeagents_operator.status.conditions import Previous, Report, stalled
+from kubeagents_operator.status.conditions import Phase, Previous, Report, progressing, stalled
 from kubeagents_operator.status.workload import PodsState, QueueState
 from tests.support.kstatus import kstatus
 from tests.unit.operator.objects import TEMPLATE, pod, rollout
@@ -183,6 +183,38 @@ def test_running_tasks_are_those_of_its_own_pods() -> None:
 
     assert of(queue(seen=seen)).fields["running"] == 2
     assert of(queue(seen=Sample(trouble=UNREACHABLE))).fields["running"] is None
+
+
+FOR_LONG = {"lastTransitionTime": LONG_AGO, "observedGeneration": 1, "message": ""}
+
+
+@pytest.mark.parametrize(
+    ("state", "condition", "reason"),
+    [
+        (queue(trouble=MISSING), "Ready", Reason.DEPENDENCY_NOT_FOUND),
+        (queue(trouble=MISSING), "QueueConnected", Reason.DEPENDENCY_NOT_FOUND),
+        (queue(seen=Sample(trouble=UNREACHABLE)), "QueueConnected", Reason.REDIS_UNREACHABLE),
+        (queue(seen=sample()), "HeartbeatHealthy", Reason.HEARTBEAT_MISSED),
+    ],
+)
+def test_what_does_not_heal_is_stalled_after_the_deadline_without_any_event(
+    state: AgentState, condition: str, reason: Reason
+) -> None:
+    if condition == "Ready":
+        state = replace(state, obstacle=progressing(reason, "is missing"))
+    first = of(state)
+    late = of(state, {"conditions": [{"type": condition, "status": "False", "reason": "Any", **FOR_LONG}]})
+
+    assert (first.verdict.phase, first.verdict.reason) == (Phase.PROGRESSING, reason)
+    assert first.again == pytest.approx(301), "when nothing happens it looks again by itself"
+    assert (late.verdict.phase, late.verdict.reason) == (Phase.STALLED, reason)
+
+
+def test_the_arrival_of_what_was_missing_ends_stalled_at_once() -> None:
+    stalled_before = {"conditions": [{"type": "Ready", "status": "False", "reason": "DependencyNotFound", **FOR_LONG}]}
+
+    assert of(pods(rollout=rollout(ready=0)), stalled_before).verdict.phase is Phase.PROGRESSING
+    assert of(HEALTHY, stalled_before).verdict.phase is Phase.CURRENT
 
 
 def test_a_transition_changes_its_time_and_nothing_else_does() -> None:

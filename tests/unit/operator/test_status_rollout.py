@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,11 +9,15 @@ import pytest
 from kubeagents_api.conditions import Reason
 from kubeagents_operator.observed import Pod, Rollout
 from kubeagents_operator.status.conditions import Phase, Verdict
-from kubeagents_operator.status.rollout import CRASH_LIMIT, judge
+from kubeagents_operator.status.rollout import CRASH_LIMIT, Patience, judge
 from tests.unit.operator.objects import TEMPLATE, container, ended, pod, rollout
 
 LATE = {"Progressing": ("False", "ProgressDeadlineExceeded", "has timed out")}
-NO_QUOTA = {"ReplicaFailure": ("True", "FailedCreate", "exceeded quota")}
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+JUST_NOW, LONG_AGO = "2026-01-01T11:59:00Z", "2026-01-01T11:00:00Z"
+TIGHT = 'pods "echo-1" is forbidden: exceeded quota: tight, requested: pods=1, used: pods=3, limited: pods=3'
+NO_QUOTA = {"ReplicaFailure": ("True", "FailedCreate", TIGHT)}
+NOT_ALLOWED = {"ReplicaFailure": ("True", "FailedCreate", 'pods "echo-1" is forbidden: violates PodSecurity')}
 
 
 def judged(state: Rollout | None, *pods: Pod, wanted: int = 1, overdue: bool = False) -> Verdict:
@@ -43,14 +48,15 @@ def told(reason: str, message: str = "because") -> str:
             rollout(ready=0, replicas=0, conditions=NO_QUOTA),
             1,
             Phase.PROGRESSING,
-            Reason.CREATE_FORBIDDEN,
+            Reason.QUOTA_EXCEEDED,
         ),
         (
             rollout(ready=0, replicas=0, conditions={**NO_QUOTA, **LATE}),
             1,
             Phase.STALLED,
-            Reason.CREATE_FORBIDDEN,
+            Reason.QUOTA_EXCEEDED,
         ),
+        (rollout(ready=0, replicas=0, conditions=NOT_ALLOWED), 1, Phase.PROGRESSING, Reason.CREATE_FORBIDDEN),
     ],
 )
 def test_the_verdict_on_a_rollout(state: Rollout | None, wanted: int, phase: Phase, reason: Reason) -> None:
@@ -91,10 +97,50 @@ def test_a_pod_that_fits_on_no_node_says_so() -> None:
     verdict = judged(rollout(ready=0), lonely)
     late = judged(rollout(ready=0, conditions=LATE), lonely)
 
-    assert (verdict.phase, verdict.reason) == (Phase.PROGRESSING, Reason.ROLLING_OUT)
-    assert (late.phase, late.reason) == (Phase.STALLED, Reason.PROGRESS_DEADLINE_EXCEEDED)
+    assert (verdict.phase, verdict.reason) == (Phase.PROGRESSING, Reason.UNSCHEDULABLE)
+    assert (late.phase, late.reason) == (Phase.STALLED, Reason.UNSCHEDULABLE)
     assert "insufficient cpu" in verdict.message
     assert "insufficient cpu" in late.message
+
+
+def patience(*, waited: float = 0.0) -> Patience:
+    return Patience(limit=300.0, now=NOW, waited=waited)
+
+
+@pytest.mark.parametrize(
+    ("one", "phase"),
+    [
+        (pod(created=JUST_NOW, unschedulable="no node"), Phase.PROGRESSING),
+        (pod(created=LONG_AGO, unschedulable="no node"), Phase.STALLED),
+        (replace(failing(waiting="ImagePullBackOff"), created=LONG_AGO), Phase.STALLED),
+        # A pod of long ago whose container has ended once, just now.
+        (
+            replace(failing(restarts=1, ended=ended()), created=LONG_AGO, unready_since=JUST_NOW),
+            Phase.PROGRESSING,
+        ),
+    ],
+)
+def test_a_replica_that_is_added_later_has_a_deadline_too(one: Pod, phase: Phase) -> None:
+    state = rollout(wanted=3, ready=2)
+    verdict = judge(state, wanted=3, template=TEMPLATE, pods=[one], overdue=False, patience=patience())
+
+    assert verdict.phase is phase
+    assert verdict.again == (pytest.approx(300 - 60 + 1) if phase is Phase.PROGRESSING else None)
+
+
+def test_pods_that_may_not_be_created_have_a_deadline_and_a_message_that_stays() -> None:
+    state = rollout(wanted=4, replicas=3, ready=3, conditions=NO_QUOTA)
+    early, late = (
+        judge(state, wanted=4, template=TEMPLATE, pods=[], overdue=False, patience=patience(waited=waited))
+        for waited in (10.0, 301.0)
+    )
+
+    assert (early.phase, early.reason) == (Phase.PROGRESSING, Reason.QUOTA_EXCEEDED)
+    assert early.again == pytest.approx(291)
+    assert (late.phase, late.reason) == (Phase.STALLED, Reason.QUOTA_EXCEEDED)
+    assert early.message == late.message
+    assert "exceeded quota: tight" in early.message
+    assert "echo-1" not in early.message, "another pod with each try"
 
 
 def test_the_runtimes_own_words_are_the_message() -> None:
