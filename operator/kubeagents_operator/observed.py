@@ -116,6 +116,12 @@ class Pod:
     containers: tuple[Container, ...]
     unready_since: str | None = None
     """When it last stopped being ready; None if it never was, or is."""
+    finished: bool = False
+    """It has ended for good, as an evicted one has, and is no replica any more."""
+    leaving_since: str | None = None
+    """The annotation LEAVING_SINCE."""
+    deletion_cost: str | None = None
+    """The annotation DELETION_COST."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +228,9 @@ def pod(body: Body) -> Pod:
         unschedulable=scheduled.get("message", "")[:_MESSAGE_LIMIT] if unschedulable else None,
         containers=tuple(_container(one) for one in statuses),
         unready_since=ready.get("lastTransitionTime") if not is_ready else None,
+        finished=status.get("phase") in ("Succeeded", "Failed"),
+        leaving_since=annotations.get(LEAVING_SINCE),
+        deletion_cost=annotations.get(DELETION_COST),
     )
 
 
