@@ -31,7 +31,7 @@ from agent_runtime.telemetry.metrics import LinkMetrics, LoopMetrics, new_regist
 from agent_runtime.telemetry.probes import Probes
 from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import HandlerNotFoundError, PermanentError, RedisUrlError, RuntimeConfigError
-from kubeagents_api.labels import CONFIG_ENV, INSTANCE_ENV, TERMINATION_LOG_ENV
+from kubeagents_api.labels import CONFIG_ENV, INSTANCE_ENV, REVISION_ENV, TERMINATION_LOG_ENV
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, QueueConfig, load
 
 if TYPE_CHECKING:  # its package imports the Kubernetes client, which an agent's pod never needs
@@ -128,7 +128,8 @@ def _prepare_agent(config: AgentConfig, environ: Mapping[str, str], *, instance:
     load_it = load_handler if config.batch is None else load_batch_handler
     handler = load_it(config.handler, code_path=config.code_path)
     url = _queue_url(environ, config.queue)
-    return _run_agent(config, instance=instance, handler=handler, url=url)
+    revision = environ.get(REVISION_ENV, "")
+    return _run_agent(config, instance=instance, revision=revision, handler=handler, url=url)
 
 
 def _prepare_central(
@@ -138,7 +139,9 @@ def _prepare_central(
     return _run_central(config, instance=instance, urls=urls)
 
 
-async def _run_agent(config: AgentConfig, *, instance: str, handler: Handler | BatchHandler, url: str) -> None:
+async def _run_agent(
+    config: AgentConfig, *, instance: str, revision: str, handler: Handler | BatchHandler, url: str
+) -> None:
     from agent_runtime.worker import Consumer
 
     signals = _Signals.listen()
@@ -151,6 +154,7 @@ async def _run_agent(config: AgentConfig, *, instance: str, handler: Handler | B
             queue=queue,
             link=Link(config.queue.name, metrics=LinkMetrics(registry)),
             registry=registry,
+            revision=revision,
         )
         probes = Probes(live=consumer.live, ready=consumer.ready, registry=registry)
         server = HttpServer(probes, host=config.host, port=config.port)

@@ -140,7 +140,8 @@ class Messages:
         """Queue one task for each living process of an agent, or of all agents with a capability, and return the ids.
 
         All or none, in one batch. Who lives is what the registry knows now: processes whose heartbeats are recent and
-        which are not about to stop; this process too, if it belongs to the group. Empty if there is none.
+        which are neither about to stop nor cordoned; this process too, if it belongs to the group. Empty if there is
+        none.
         """
         target = _target(agent=agent, capability=capability)
         instances = await self._process.queue.instances(timeout_seconds=self._process.alive_seconds)
@@ -148,7 +149,7 @@ class Messages:
             _request(payload=payload, instance=info.instance, **fields)
             for info in instances
             if info.healthy
-            and not info.draining
+            and not (info.draining or info.cordoned_by)
             and (target.get("agent") == info.agent or target.get("capability") in info.capabilities)
         ]
         return await self.submit_all(requests) if requests else []

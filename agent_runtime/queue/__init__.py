@@ -33,6 +33,11 @@ Leases and tokens
     sends changes nothing and is told so. A lease that is over but that nobody has taken back yet still counts. Whoever
     loses a task in the middle of it hears so at once (`revoked`), or at the latest with the next `extend`.
 
+Cordons
+    A process can be cordoned, by an operator that wants to remove it or by a person. The claim script refuses it from
+    the moment on at which the order is in Redis, so no claim that races with the order gets anything; it wakes to find
+    that out, and wakes others for what it was woken for. The order is part of the queue's data, so it is as durable.
+
 When the connection breaks
     A call is repeated for some seconds before it raises, and each may be repeated safely: a submission carries a
     nonce that is kept in the records, so its repeat is not a duplicate; an outcome carries its token, so its repeat is

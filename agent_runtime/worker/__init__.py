@@ -6,7 +6,7 @@
       Leases: extend every third        └─ progress, parts ──► Speech ──emit──► queue
       of a lease                                         one call at a time for each of these,
       Revocations: what was taken away                   with all that has come up meanwhile
-      Heart: beat every heartbeatSeconds
+      Heart: beat every heartbeatSeconds ──orders──► Cordon: pauses and resumes the claims
 
 Guarantees
 - Never more than `concurrency` tasks are held: nothing is claimed ahead, so a slow process does not hoard work.
@@ -14,6 +14,8 @@ Guarantees
   load batches grow by themselves to what ended during the last round trip.
 - Every claim ends in exactly one of: settled, given back (drain), dropped because it was taken away (logged).
 - What an attempt has said has arrived before its outcome is settled.
+- A cordoned process claims nothing, finishes what it runs and stays ready. Once a heartbeat of it says `cordoned` and
+  `running: 0`, nothing is lost if it is ended; see `cordon`.
 - An attempt whose task is cancelled, or expires, is cancelled as soon as the queue says so. If that news may have been
   missed, because the connection broke, all leases are looked at once there is one again.
 

@@ -9,9 +9,9 @@ half of the room; when one comes back with less than it asked for, there is one 
 import asyncio
 import contextlib
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, time
 
-from agent_runtime.queue.base import TaskQueue, Worker
+from agent_runtime.queue.base import CordonedError, TaskQueue, Worker
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
 from agent_runtime.worker.slots import Slots
@@ -30,6 +30,7 @@ class Claiming:
     """The claim loops.
 
     `room` is set whenever there may be room again. `full` says that no more may be taken, whatever room the slots have.
+    `on_quiet` is called once they are paused and no claim is under way any more.
     """
 
     def __init__(
@@ -42,16 +43,20 @@ class Claiming:
         link: Link,
         room: asyncio.Event,
         full: Callable[[], bool],
+        on_quiet: Callable[[], None],
     ) -> None:
         self._queue = queue
         self._worker = worker
         self._slots = slots
         self._link = link
         self._full = full
+        self._on_quiet = on_quiet
         half = concurrency // 2
         self._limit = min(half if half >= _SMALLEST_HALF else concurrency, _LARGEST_CLAIM)
         self._pairs = half >= _SMALLEST_HALF
         self._stopped = False
+        self.paused = False
+        """Nothing is taken for the time being. Set by `pause`, and by the queue's refusal."""
         self._room = room
         self._rush = asyncio.Event()
         """There is more in the queue than one claim at a time brings."""
@@ -60,20 +65,42 @@ class Claiming:
         self._backoff = Backoff()
         self._works = False
         """The last claim came back."""
-        self._answered_at = monotonic()
-        """When a claim last came back, or all slots were last taken."""
+        self._answered_at: float | None = None
+        """When a claim last came back, or no more could be taken: all slots were full, or claims were paused."""
         self.turned_at = monotonic()
         """When the claim loop last made a turn."""
 
     @property
     def trouble(self) -> str | None:
-        """Why no tasks are being taken; None if they are."""
-        if not self._works:
+        """Why no tasks are being taken though they could be; None if there is nothing wrong."""
+        if self.paused:
+            return None
+        if not self._works or self._answered_at is None:
             return "no claim has come back yet"
         silent = monotonic() - self._answered_at
         if self._slots.free > 0 and silent > _STALE_SECONDS:
             return f"no claim has come back for {silent:.0f} s"
         return None
+
+    @property
+    def answered_at_ms(self) -> int | None:
+        """When the queue last answered a claim, or no more could be taken, by our clock; None: never."""
+        if self._answered_at is None:
+            return None
+        return round((time() - (monotonic() - self._answered_at)) * 1000)
+
+    def pause(self) -> None:
+        """Take nothing more until `resume`."""
+        if self.paused:
+            return
+        self.paused = True
+        if not self._asked:
+            self._on_quiet()
+
+    def resume(self) -> None:
+        """Take tasks again."""
+        self.paused = False
+        self._room.set()
 
     def stop(self) -> None:
         """Take nothing more. The loops must be cancelled, too."""
@@ -104,9 +131,16 @@ class Claiming:
                 await self._room.wait()
 
     def _free(self) -> int:
-        return 0 if self._full() else max(0, min(self._slots.free - self._asked, self._limit))
+        return 0 if self.paused or self._full() else max(0, min(self._slots.free - self._asked, self._limit))
 
     async def _claim(self, limit: int, *, wait_seconds: float) -> None:
+        try:
+            await self._take(limit, wait_seconds=wait_seconds)
+        finally:
+            if self.paused and not self._asked:
+                self._on_quiet()
+
+    async def _take(self, limit: int, *, wait_seconds: float) -> None:
         self._asked += limit
         try:
             claims = await self._queue.claim(self._worker, limit=limit, wait_seconds=wait_seconds)
@@ -116,12 +150,14 @@ class Claiming:
             self._rush.clear()
             await asyncio.sleep(self._backoff.pause())
             return
+        except CordonedError:
+            self._answered()
+            self._rush.clear()
+            self.paused = True
+            return
         finally:
             self._asked -= limit
-        self._link.answered()
-        self._backoff.reset()
-        self._works = True
-        self._answered_at = monotonic()
+        self._answered()
         if len(claims) < limit:
             self._rush.clear()
         elif self._pairs and limit >= _SMALLEST_HALF:
@@ -131,3 +167,9 @@ class Claiming:
         elif claims:
             self._slots.begin(claims)
             await asyncio.sleep(0)  # let them begin: what does nothing is over by then, and its slot free
+
+    def _answered(self) -> None:
+        self._link.answered()
+        self._backoff.reset()
+        self._works = True
+        self._answered_at = monotonic()

@@ -22,6 +22,7 @@ from agent_runtime.worker.backoff import Backoff
 from agent_runtime.worker.batches import Batches
 from agent_runtime.worker.claiming import Claiming
 from agent_runtime.worker.clocks import Clocks
+from agent_runtime.worker.cordon import Cordon
 from agent_runtime.worker.heart import Heart
 from agent_runtime.worker.leases import Leases
 from agent_runtime.worker.metrics import WorkerMetrics
@@ -57,8 +58,11 @@ class Consumer:
         queue: TaskQueue,
         link: Link,
         registry: CollectorRegistry,
+        revision: str = "",
     ) -> None:
+        """`revision` says which version of its Agent the process is."""
         self._config = config
+        self._revision = revision
         self._worker = Worker(agent=config.name, instance=instance, capabilities=tuple(config.capabilities))
         self._queue = queue
         self._link = link
@@ -81,11 +85,25 @@ class Consumer:
             link=link,
             room=room,
             full=self._full,
+            on_quiet=lambda: self._cordon.quiet(),
+        )
+        self._cordon = Cordon(
+            claiming=self._claiming,
+            slots=self._slots,
+            settlement=self._settlement,
+            metrics=self._metrics,
+            beat_now=lambda: self._heart.beat_now(),
         )
         self._leases = Leases(queue, slots=self._slots, link=link, lease_seconds=config.queue.lease_seconds)
-        self._heart = Heart(queue, beat=self._beat, seconds=config.heartbeat_seconds, link=link)
+        self._heart = Heart(
+            queue,
+            beat=self._beat,
+            seconds=config.heartbeat_seconds,
+            link=link,
+            on_answer=self._cordon.answered,
+        )
         self._revocations = Revocations(
-            queue, worker=self._worker, link=link, on_revoked=self._slots.revoked, on_gap=self._leases.look_now
+            queue, worker=self._worker, link=link, on_revoked=self._slots.revoked, on_gap=self._look_again
         )
         self._process = AgentProcess(
             worker=self._worker,
@@ -132,8 +150,8 @@ class Consumer:
         return all_of({"claiming": f"the claim loop has not moved for {still:.0f} s" if stuck else None})
 
     def ready(self) -> Report:
-        """Whether tasks are really being taken."""
-        return all_of(
+        """Whether tasks are being taken, or could be: a cordoned process is well, and says that it is cordoned."""
+        report = all_of(
             {
                 "handler": None,  # this object exists, so it is loaded
                 "queue": self._link.trouble,
@@ -142,6 +160,9 @@ class Consumer:
                 "draining": "the process is stopping and takes no new tasks" if self._draining.is_set() else None,
             }
         )
+        if not self._cordon.holds:
+            return report
+        return Report(report.ok, {**report.checks, "cordoned": "the process takes no new tasks, as it was told"})
 
     async def known(self) -> None:
         """Wait until the registry knows this process."""
@@ -160,6 +181,7 @@ class Consumer:
                 group.create_task(self._leases.run(), name="leases"),
                 group.create_task(self._revocations.run(), name="revocations"),
                 group.create_task(self._revocations.look_at_deadlines(), name="deadlines"),
+                group.create_task(self._cordon.run(), name="cordon"),
                 group.create_task(self._crash(), name="crash"),
             ]
             await stop.wait()
@@ -176,6 +198,11 @@ class Consumer:
     def _full(self) -> bool:
         # Outcomes that Redis has not taken yet count too, or an outage of settling alone would pile them up.
         return self._slots.free <= 0 or self._settlement.pending > self._config.concurrency
+
+    def _look_again(self) -> None:
+        """There may be more to know than we were told: which tasks are ours, and what we are to do."""
+        self._leases.look_now()
+        self._heart.beat_now()
 
     async def _crash(self) -> None:
         await self._slots.crashed
@@ -229,9 +256,14 @@ class Consumer:
             worker=self._worker,
             version=RUNTIME_VERSION,
             concurrency=self._config.concurrency,
-            running=self._slots.running,
+            running=self._slots.running + self._cordon.unrecorded,
             draining=self._draining.is_set(),
             started_at_ms=self._started_at_ms,
+            claimed_at_ms=self._claiming.answered_at_ms,
+            succeeded=self._settlement.succeeded,
+            failed=self._settlement.failed,
+            revision=self._revision,
+            cordoned=self._cordon.said,
         )
 
 

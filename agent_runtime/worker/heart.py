@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from time import monotonic
 
-from agent_runtime.queue.base import Beat, TaskQueue
+from agent_runtime.queue.base import Beat, Orders, TaskQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
 from kubeagents_api.errors import QueueUnavailableError
@@ -16,11 +16,20 @@ _MISSED_BEATS = 3
 
 
 class Heart:
-    """Sends `beat()` every `seconds`, and at once when asked to."""
+    """Sends `beat()` every `seconds`, and at once when asked to. `on_answer` gets each beat and its answer."""
 
-    def __init__(self, queue: TaskQueue, *, beat: Callable[[], Beat], seconds: float, link: Link) -> None:
+    def __init__(
+        self,
+        queue: TaskQueue,
+        *,
+        beat: Callable[[], Beat],
+        seconds: float,
+        link: Link,
+        on_answer: Callable[[Beat, Orders], None],
+    ) -> None:
         self._queue = queue
         self._beat = beat
+        self._on_answer = on_answer
         self._seconds = seconds
         self._link = link
         self._hurry = asyncio.Event()
@@ -45,8 +54,9 @@ class Heart:
         backoff = Backoff()
         while True:
             self._hurry.clear()
+            beat = self._beat()
             try:
-                await self._queue.beat(self._beat())
+                orders = await self._queue.beat(beat)
             except QueueUnavailableError as error:
                 self._link.failed(error)
                 pause = min(self._seconds, backoff.pause())
@@ -56,5 +66,6 @@ class Heart:
                 self.known.set()
                 backoff.reset()
                 pause = self._seconds
+                self._on_answer(beat, orders)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), pause)

@@ -60,5 +60,10 @@ class WorkerMetrics:
             buckets=(1, 2, 5, 10, 20, 50, 100, 200),
             registry=registry,
         )
+        self.cordoned = Gauge(
+            "kubeagents_worker_cordoned",
+            "1 while the process takes nothing new because it was told so.",
+            registry=registry,
+        )
         self.running = Gauge("kubeagents_agent_running", "Tasks that are being worked on.", registry=registry)
         self.concurrency = Gauge("kubeagents_agent_concurrency", "Tasks worked on at most.", registry=registry)

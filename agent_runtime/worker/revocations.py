@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hears which tasks were taken away from this process, and stops the attempts."""
+"""Hears which tasks were taken away from this process, and that there are new orders for it."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -13,7 +13,7 @@ from kubeagents_api.errors import QueueUnavailableError
 
 
 class Revocations:
-    """One subscription for the process. `on_revoked` gets ids; `on_gap` is called when some may have been missed."""
+    """One subscription for the process. `on_revoked` gets ids; `on_gap` is called when there may be more to know."""
 
     def __init__(
         self,

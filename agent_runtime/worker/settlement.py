@@ -32,6 +32,9 @@ class Settlement:
         self._some = asyncio.Event()
         self._none = asyncio.Event()
         self._none.set()
+        self.succeeded = 0
+        self.failed = 0
+        """How many outcomes the queue has accepted."""
 
     @property
     def pending(self) -> int:
@@ -106,6 +109,8 @@ class Settlement:
                 refused += 1
             else:
                 failed += 1
+        self.succeeded += succeeded
+        self.failed += failed + refused
         metrics.succeeded.inc(succeeded)
         metrics.failed.inc(failed)
         metrics.refused.inc(refused)
