@@ -70,9 +70,9 @@ test-unit: setup ## No I/O, seconds
 	$(PYTHON) -m pytest tests/unit -q
 
 .PHONY: test-integration
-test-integration: setup ## Real Redis, real sockets, real processes (about 12 min)
+test-integration: setup ## Real Redis, sockets, processes, and a control plane for the operator (about 8 min)
 	$(PYTHON) -m tests.support.packages redis-server
-	$(PYTHON) -m pytest tests/conformance tests/integration
+	$(PYTHON) -m pytest tests/conformance tests/integration -n 4 --dist loadgroup
 
 .PHONY: test-e2e
 test-e2e: setup ## On a real Kubernetes cluster; makes one where none is given (about 10 min; KEEP=1 leaves it running)

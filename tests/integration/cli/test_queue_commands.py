@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.cli.conftest import CLI, Dev, Finished, own_environment, run_command
 from tests.integration.cli.manifest_files import write_system
+from tests.support.eventually import eventually
 
 CODE = """
 async def handle(task, ctx):
@@ -147,10 +148,14 @@ def test_a_queue_is_paused_and_closed_by_name_and_opened_again(cli: Run) -> None
 
 
 def test_schedules_are_shown(cli: Run) -> None:
-    lines = {line.split()[1]: line for line in cli("get", "schedules").out.splitlines()}
-    assert re.search(r"every 1 s +active +in \ds +\ds +often\.\d{8}T\d{6}Z", lines["often"])
-    assert re.search(r"30 2 \* \* \* \(Europe/Berlin\) +active +in \d+[hm]", lines["nightly"])
-    assert "suspended" in lines["asleep"]
+    def lines() -> dict[str, str]:
+        return {line.split()[1]: line for line in cli("get", "schedules").out.splitlines()}
+
+    often = r"every 1 s +active +in \ds +\d+s +often\.\d{8}T\d{6}Z"
+    eventually(lambda: re.search(often, lines()["often"]), what="it has fired")
+    shown = lines()
+    assert re.search(r"30 2 \* \* \* \(Europe/Berlin\) +active +in \d+[hm]", shown["nightly"])
+    assert "suspended" in shown["asleep"]
     assert cli("get", "queues").out.splitlines()[0].split()[6] == "UNROUTABLE", "its Agent is not there"
 
 

@@ -19,8 +19,13 @@ def test_a_silent_process_is_unhealthy_and_later_forgotten(system: System) -> No
     agent = system.agent()
     central = system.central(agent_timeout_seconds=1).ready()
     agent.ready()
-    seen = eventually(lambda: central.get("/v1/agents/worker").json(), what="it is known")
-    assert (seen["known"], seen["healthy"]) == (1, 1)
+
+    def healthy() -> Any:
+        seen = central.get("/v1/agents/worker").json()
+        return seen if seen["healthy"] == 1 else None
+
+    seen = eventually(healthy, what="it is known and healthy")
+    assert seen["known"] == 1
     (info,) = seen["instances"]
     assert (info["instance"], info["queue"], info["concurrency"], info["running"]) == ("worker-1", "main", 4, 0)
     agent.signal(signal.SIGKILL)
