@@ -156,7 +156,7 @@ class Reason(StrEnum):
     CANARY_FAILED = "CanaryFailed"
     """The new version failed and was taken back; the version of before serves on."""
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
-    """The Secret with the Redis URL, or its key, does not exist."""
+    """A Secret that the spec names, or the key in it, does not exist."""
     REDIS_URL_INVALID = "RedisUrlInvalid"
     """The Secret's value is no URL of a Redis."""
     REDIS_UNREACHABLE = "RedisUnreachable"

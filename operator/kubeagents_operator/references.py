@@ -26,6 +26,8 @@ def references(key: Key, spec: Mapping[str, Any]) -> frozenset[Reference]:
 
 def _names(key: Key, spec: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     own = key.namespace
+    if key.kind != "TaskQueue":
+        yield from _of_pods(own, spec)
     if key.kind == "Agent":
         yield "TaskQueue", _at(spec, "queueRef", "namespace") or own, _at(spec, "queueRef", "name")
         yield "ConfigMap", own, _at(spec, "code", "configMapRef", "name")
@@ -35,6 +37,14 @@ def _names(key: Key, spec: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     else:
         external = _at(spec, "redis", "external")
         yield "Secret", own, names.redis(key.name) if external is None else _at(external, "secretRef", "name")
+
+
+def _of_pods(namespace: str, spec: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for variable in _list(spec.get("env")):
+        yield "Secret", namespace, _at(variable, "valueFrom", "secretKeyRef", "name")
+        yield "ConfigMap", namespace, _at(variable, "valueFrom", "configMapKeyRef", "name")
+    for ref in _list(spec.get("imagePullSecrets")):
+        yield "Secret", namespace, _at(ref, "name")
 
 
 def _list(value: Any) -> list[Any]:

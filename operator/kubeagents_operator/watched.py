@@ -34,15 +34,15 @@ class Resource:
 
 CUSTOM = tuple(Resource(kind.kind, kind.plural, GROUP, VERSION, label_selector=None) for kind in KINDS)
 
+UNWATCHED_CONFIG_MAP = "kube-root-ca.crt"
+"""Each namespace has one, with the same content: it is taken for granted."""
+
 # Users refer to ConfigMaps and Secrets of their own, which have no label of ours, so all are watched; only a digest
 # of each is kept. Those that nobody refers to and that are many or large, the API server does not send.
-CONFIG_MAP = Resource("ConfigMap", "configmaps", label_selector=None, field_selector="metadata.name!=kube-root-ca.crt")
-SECRET = Resource(
-    "Secret",
-    "secrets",
-    label_selector=None,
-    field_selector="type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token",
+CONFIG_MAP = Resource(
+    "ConfigMap", "configmaps", label_selector=None, field_selector=f"metadata.name!={UNWATCHED_CONFIG_MAP}"
 )
+SECRET = Resource("Secret", "secrets", label_selector=None, field_selector="type!=helm.sh/release.v1")
 
 DEPLOYMENT = Resource("Deployment", "deployments", "apps")
 STATEFUL_SET = Resource("StatefulSet", "statefulsets", "apps")

@@ -26,6 +26,7 @@ class AgentInputs:
     replicas: int
     """How many pods the Deployment keeps for now."""
     code_digest: str = ""
+    env_digest: str = ""
     restarted_at: str = ""
     """The annotation by which people ask for a restart."""
 
@@ -48,6 +49,7 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         config_in_template=True,
         code=spec.code.config_map_ref.name if spec.code is not None else None,
         code_digest=inputs.code_digest,
+        env_digest=inputs.env_digest,
         restarted_at=inputs.restarted_at,
     )
     return [

@@ -22,6 +22,7 @@ class CentralAgentInputs:
     spec: CentralAgentSpec
     queues: dict[str, TaskQueueSpec]
     access: tuple[QueueAccess, ...]
+    env_digest: str = ""
     restarted_at: str = ""
     """The annotation by which people ask for a restart."""
 
@@ -42,6 +43,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         grace_seconds=_GRACE_SECONDS,
         api_token=True,
         config_in_template=False,
+        env_digest=inputs.env_digest,
         restarted_at=inputs.restarted_at,
     )
     return [

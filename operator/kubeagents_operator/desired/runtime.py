@@ -62,6 +62,8 @@ class RuntimePods:
     code: str | None = None
     """ConfigMap with the user's Python files."""
     code_digest: str = ""
+    env_digest: str = ""
+    """Changes with the values that `env` takes from Secrets and ConfigMaps."""
     restarted_at: str = ""
     """The annotation by which people ask for a restart: a new value rolls the pods."""
 
@@ -117,8 +119,8 @@ def _config_volume(runtime: RuntimePods) -> dict[str, Any]:
 
 def _config_hash(runtime: RuntimePods) -> str:
     parts = [runtime.config, runtime.code_digest, *(queue.digest for queue in runtime.queues)]
-    # Pods of objects that were never restarted keep the digest that they have.
-    return digest([*parts, runtime.restarted_at] if runtime.restarted_at else parts)
+    # Pods of objects without these keep the digest that they have.
+    return digest([*parts, *(part for part in (runtime.env_digest, runtime.restarted_at) if part)])
 
 
 def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:

@@ -2,19 +2,18 @@
 """The reconcile of an Agent."""
 
 from kubeagents_api.agent import AgentSpec
-from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import InvalidManifestError
 from kubeagents_api.labels import RESTARTED_AT
+from kubeagents_operator import dependencies
 from kubeagents_operator.desired import agent, names
 from kubeagents_operator.desired.metadata import Owner
 from kubeagents_operator.desired.pods import template_hash
-from kubeagents_operator.keys import Name
 from kubeagents_operator.observed import Custom
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, pods_state, write_invalid
 from kubeagents_operator.reconcile.queues import Queue, look_up
 from kubeagents_operator.scaling.plan import ReplicaPlan, by_spec
 from kubeagents_operator.status.agent import AgentState, report
-from kubeagents_operator.status.conditions import Previous, Verdict, earliest, progressing
+from kubeagents_operator.status.conditions import Previous, Verdict, earliest
 from kubeagents_operator.status.workload import judge_queues
 
 
@@ -61,22 +60,16 @@ class AgentReconcile:
         """What the children are made from, or what is missing for it."""
         if queue.spec is None or queue.access is None:
             return judge_queues([queue.state])
-        code_digest = ""
-        if spec.code is not None:
-            code = spec.code.config_map_ref.name
-            digest = self._tools.cache.digest("ConfigMap", Name(custom.key.namespace, code))
-            if digest is None:
-                return progressing(
-                    Reason.DEPENDENCY_NOT_FOUND,
-                    f'ConfigMap "{code}" does not exist: create it, or correct spec.code.configMapRef.name',
-                )
-            code_digest = digest.digest()
+        needs = dependencies.look_up(self._tools.cache, custom.key.namespace, spec)
+        if needs.missing is not None:
+            return needs.missing
         return agent.AgentInputs(
             Owner(custom.key, custom.uid),
             spec,
             queue.spec,
             queue.access,
             replicas=plan.kept,
-            code_digest=code_digest,
+            code_digest=needs.code_digest,
+            env_digest=needs.env_digest,
             restarted_at=custom.asked.get(RESTARTED_AT, ""),
         )

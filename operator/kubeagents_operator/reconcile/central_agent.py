@@ -5,6 +5,7 @@ from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.errors import InvalidManifestError
 from kubeagents_api.labels import RESTARTED_AT, STEP_DOWN, STEP_DOWN_ASKED
 from kubeagents_api.runtime_config import lease_name
+from kubeagents_operator import dependencies
 from kubeagents_operator.desired import central_agent, names
 from kubeagents_operator.desired.metadata import Owner
 from kubeagents_operator.desired.pods import template_hash
@@ -36,7 +37,7 @@ class CentralAgentReconcile:
             look_up(tools, key.namespace, ref, referrer=f"spec.queueRefs[{index}]", index=index)
             for index, ref in enumerate(spec.queue_refs)
         ]
-        inputs = _inputs(custom, spec, queues)
+        inputs = _inputs(tools, custom, spec, queues)
         template, refused = None, None
         if isinstance(inputs, central_agent.CentralAgentInputs):
             manifests = central_agent.children(inputs, tools.defaults)
@@ -81,12 +82,22 @@ class CentralAgentReconcile:
         return wish
 
 
-def _inputs(custom: Custom, spec: CentralAgentSpec, queues: list[Queue]) -> central_agent.CentralAgentInputs | Verdict:
+def _inputs(
+    tools: Tools, custom: Custom, spec: CentralAgentSpec, queues: list[Queue]
+) -> central_agent.CentralAgentInputs | Verdict:
     """What the children are made from, or what is missing for it."""
     specs = {queue.state.name: queue.spec for queue in queues if queue.spec is not None}
     access = tuple(queue.access for queue in queues if queue.access is not None)
     if len(access) < len(queues):
         return judge_queues([queue.state for queue in queues if queue.access is None])
+    needs = dependencies.look_up(tools.cache, custom.key.namespace, spec)
+    if needs.missing is not None:
+        return needs.missing
     return central_agent.CentralAgentInputs(
-        Owner(custom.key, custom.uid), spec, specs, access, restarted_at=custom.asked.get(RESTARTED_AT, "")
+        Owner(custom.key, custom.uid),
+        spec,
+        specs,
+        access,
+        env_digest=needs.env_digest,
+        restarted_at=custom.asked.get(RESTARTED_AT, ""),
     )

@@ -25,6 +25,19 @@ def found(kind: str, spec: dict[str, Any]) -> set[tuple[str, str]]:
             {"queueRefs": [{"name": "work"}, {"name": "mail"}]},
             {("TaskQueue", "work"), ("TaskQueue", "mail")},
         ),
+        (
+            "Agent",
+            {
+                "queueRef": {"name": "work", "namespace": "other"},
+                "env": [
+                    {"name": "A", "value": "x"},
+                    {"name": "B", "valueFrom": {"secretKeyRef": {"name": "model", "key": "token"}}},
+                    {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "tones", "key": "tone"}}},
+                ],
+                "imagePullSecrets": [{"name": "registry"}],
+            },
+            {("TaskQueue", "work"), ("Secret", "model"), ("ConfigMap", "tones"), ("Secret", "registry")},
+        ),
         ("TaskQueue", {}, {("Secret", "it-redis")}),
         ("TaskQueue", {"redis": {"managed": {}}}, {("Secret", "it-redis")}),
         ("TaskQueue", {"redis": {"external": {"secretRef": {"name": "there"}}}}, {("Secret", "there")}),
@@ -37,4 +50,4 @@ def test_what_a_spec_refers_to(kind: str, spec: dict[str, Any], expected: set[tu
 @pytest.mark.parametrize("kind", ["Agent", "CentralAgent"])
 @pytest.mark.parametrize("value", [None, "x", 5, [], [None], {"name": 5}])
 def test_a_malformed_reference_refers_to_nothing(kind: str, value: Any) -> None:
-    assert found(kind, {"queueRef": value, "queueRefs": value, "code": value}) == set()
+    assert found(kind, {name: value for name in ("queueRef", "queueRefs", "code", "env", "imagePullSecrets")}) == set()
