@@ -32,6 +32,7 @@ from kubeagents_operator.events import Recorder
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.metrics import ApiMetrics, EventMetrics, LiveFigures, QueueMetrics, SampleMetrics
 from kubeagents_operator.observed import Custom, secret_value
+from kubeagents_operator.quotas import Quotas
 from kubeagents_operator.reconcile.agent import AgentReconcile
 from kubeagents_operator.reconcile.base import Tools
 from kubeagents_operator.reconcile.central_agent import CentralAgentReconcile
@@ -112,6 +113,7 @@ class Operator:
             recorder=self._recorder,
             writer=StatusWriter(self._cluster, self._cache, self._recorder),
             defaults=Defaults(settings.runtime_image, settings.redis_image, settings.image_pull_policy),
+            quotas=Quotas(settings.quotas, self._cache, changed=self._queue.add),
         )
         self._task_queues = TaskQueueReconcile(self._tools)
         self._reconciles: dict[str, Callable[[Custom], Awaitable[float | None]]] = {
@@ -204,6 +206,7 @@ class Operator:
         self._sampler.forget(key)
         self._tools.children.forget(key)
         self._tools.writer.forget(key)
+        self._tools.quotas.forget(key)
         if key.kind == "TaskQueue":
             self._task_queues.forget(key)
 

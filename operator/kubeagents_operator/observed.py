@@ -40,6 +40,8 @@ class Custom:
     status: dict[str, Any]
     asked: Mapping[str, str]
     """Those of its annotations by which people ask for something (`labels.ASKING`)."""
+    created: str
+    """When it was created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ def custom(kind: str, body: Body) -> Custom:
         spec=body.get("spec") or {},
         status=body.get("status") or {},
         asked={name: text for name, text in (metadata.get("annotations") or {}).items() if name in ASKING},
+        created=metadata.get("creationTimestamp", ""),
     )
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kubeagents_api.errors import RuntimeConfigError
 from kubeagents_api.labels import INSTANCE_ENV
 from kubeagents_api.pod import ImagePullPolicy
+from kubeagents_operator.quotas import EVERYWHERE, Quota
 
 _NAMESPACE = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -20,6 +22,15 @@ _PREFIX = "KUBEAGENTS_"
 
 def _words(value: Any) -> Any:
     return tuple(word for word in re.split(r"[\s,]+", value) if word) if isinstance(value, str) else value
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON: {error}") from error
 
 
 class Settings(BaseModel):
@@ -54,12 +65,24 @@ class Settings(BaseModel):
     sample_concurrency: int = Field(default=16, ge=1, le=256)
     """Queues that are sampled at the same time."""
 
+    quotas: Annotated[dict[str, Quota], BeforeValidator(_json)] = Field(default_factory=dict)
+    """What namespaces may have, as JSON: `{"team-a": {"agents": 20, "replicas": 100, "tasksPerSecond": 50}, "*": {…}}`.
+    `*` stands for all that are not named; what is not set is not limited."""
+
     @model_validator(mode="after")
     def _namespaces_are_names(self) -> Self:
         wrong = [name for name in (*self.watch_namespaces, self.lease_namespace) if name and not _NAMESPACE.match(name)]
         if wrong:
             raise ValueError(f"{', '.join(map(repr, wrong))} cannot be a namespace; patterns are not supported")
         return self
+
+    @field_validator("quotas")
+    @classmethod
+    def _quotas_are_of_namespaces(cls, quotas: dict[str, Quota]) -> dict[str, Quota]:
+        wrong = [name for name in quotas if name != EVERYWHERE and not _NAMESPACE.match(name)]
+        if wrong:
+            raise ValueError(f"{', '.join(map(repr, wrong))} cannot be a namespace; use names, and * for all others")
+        return quotas
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -73,11 +96,17 @@ def load(environ: Mapping[str, str]) -> Settings:
         return Settings.model_validate(given)
     except ValidationError as error:
         faults = "; ".join(
-            f"{_variable(str(fault['loc'][0])) if fault['loc'] else 'settings'}: "
-            f"{fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
+            f"{_where(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()
         )
         raise RuntimeConfigError(f"the operator's settings are not valid: {faults}") from error
+
+
+def _where(path: tuple[int | str, ...]) -> str:
+    """The variable, and the place within it if it has parts."""
+    if not path:
+        return "settings"
+    field, *parts = map(str, path)
+    return _variable(field) + (f" ({'.'.join(parts)})" if parts else "")
 
 
 def _variable(field: str) -> str:

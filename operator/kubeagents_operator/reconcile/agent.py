@@ -31,9 +31,12 @@ class AgentReconcile:
         except InvalidManifestError as error:
             return await write_invalid(tools, custom, error)
         assert isinstance(spec, AgentSpec)  # noqa: S101 - by its kind
+        allowed = tools.quotas.allow(custom, spec)
+        spec = allowed.spec
         queue = look_up(tools, key.namespace, spec.queue_ref, referrer="spec.queueRef")
         plan = by_spec(replicas=spec.replicas, suspended=spec.suspend)
-        inputs = self._inputs(custom, spec, queue, plan)
+        tools.quotas.took(custom, spec, plan.kept)
+        inputs = allowed.refusal or self._inputs(custom, spec, queue, plan)
         template, refused = None, None
         if isinstance(inputs, agent.AgentInputs):
             manifests = agent.children(inputs, tools.defaults)
@@ -42,7 +45,7 @@ class AgentReconcile:
         name = names.agent(key.name)
         state = AgentState(
             name=key.name,
-            obstacle=inputs if isinstance(inputs, Verdict) else refused,
+            obstacle=inputs if isinstance(inputs, Verdict) else refused or allowed.excess,
             suspended=spec.suspend,
             plan=plan,
             pods=pods_state(tools, custom, name, spec=spec, wanted=plan.wanted, template=template),

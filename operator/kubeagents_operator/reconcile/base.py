@@ -18,6 +18,7 @@ from kubeagents_operator.desired.metadata import Manifest, Owner, selector
 from kubeagents_operator.desired.runtime import Defaults
 from kubeagents_operator.events import Recorder
 from kubeagents_operator.observed import Custom
+from kubeagents_operator.quotas import Quotas
 from kubeagents_operator.sampler import Sampler
 from kubeagents_operator.status.conditions import Previous, Report, Verdict, of_verdict, progressing, stalled
 from kubeagents_operator.status.rollout import refusal
@@ -43,6 +44,7 @@ class Tools:
     recorder: Recorder
     writer: StatusWriter
     defaults: Defaults
+    quotas: Quotas
     now: Callable[[], datetime] = _utc_now
     clock: Callable[[], float] = field(default_factory=lambda: asyncio.get_running_loop().time)
 

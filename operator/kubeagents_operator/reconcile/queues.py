@@ -50,6 +50,7 @@ def look_up(tools: Tools, namespace: str, ref: QueueRef, *, referrer: str, index
     except InvalidManifestError:
         return Queue(QueueState(name, Trouble(Reason.DEPENDENCY_NOT_READY, "its spec is invalid"), None))
     assert isinstance(spec, TaskQueueSpec)  # noqa: S101 - by its kind
+    spec = tools.quotas.limited(namespace, spec)
     secret, secret_key = secret_of(name, spec)
     digest = tools.cache.digest("Secret", Name(namespace, secret))
     if digest is None or secret_key not in digest.keys:

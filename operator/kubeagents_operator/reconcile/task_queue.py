@@ -46,6 +46,7 @@ class TaskQueueReconcile:
             tools.sampler.forget(key)
             return await write_invalid(tools, custom, error)
         assert isinstance(spec, TaskQueueSpec)  # noqa: S101 - by its kind
+        tools.quotas.seen(key)
         managed = None
         manifests: list[Manifest] = []
         if spec.redis.managed is not None:
