@@ -131,6 +131,10 @@ class Core(Protocol):
         """The figures of one queue."""
         ...
 
+    async def set_cordon(self, queue: str, instances: Sequence[str], *, cordoned: bool, by: str) -> None:
+        """Let agent processes take nothing new, or take tasks again as far as `by` had cordoned them."""
+        ...
+
     async def instances(self, *, queue: str | None, agent: str | None) -> Sequence[InstanceInfo]:
         """The known agent processes; of one queue or of all (None), of one Agent or of all."""
         ...

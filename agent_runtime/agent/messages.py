@@ -148,9 +148,7 @@ class Messages:
         requests = [
             _request(payload=payload, instance=info.instance, **fields)
             for info in instances
-            if info.healthy
-            and not (info.draining or info.cordoned_by)
-            and (target.get("agent") == info.agent or target.get("capability") in info.capabilities)
+            if info.takes_tasks and (target.get("agent") == info.agent or target.get("capability") in info.capabilities)
         ]
         return await self.submit_all(requests) if requests else []
 

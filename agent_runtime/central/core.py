@@ -183,6 +183,12 @@ class Central:
         served = self._served(queue)
         return await served.ask(served.queue.stats())
 
+    async def set_cordon(self, queue: str, instances: Sequence[str], *, cordoned: bool, by: str) -> None:
+        """Let agent processes take nothing new, or take tasks again."""
+        served = self._served(queue)
+        change = served.queue.cordon if cordoned else served.queue.uncordon
+        await served.ask(change(instances, by=by))
+
     async def instances(self, *, queue: str | None, agent: str | None) -> Sequence[InstanceInfo]:
         """The known agent processes."""
         asked = list(self._queues.values()) if queue is None else [self._served(queue)]

@@ -3,10 +3,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from agent_runtime.central.core import Central
@@ -22,14 +22,56 @@ _STUCK_SECONDS = 60.0
 """Without any look at any queue for this long, only a restart helps: a look takes some seconds at most."""
 
 
-class _Totals(Collector):
-    """What has become of the tasks of each queue since it exists. Counted in Redis, so all pods show the same."""
+_TARGETS_SHOWN = 50
+"""Agents and capabilities of a queue for which tasks wait that the metrics name; the others are summed up."""
+
+
+class _Figures(Collector):
+    """What the last look at each queue has found that comes and goes. Counted in Redis, so all pods show the same."""
 
     def __init__(self) -> None:
         self.seen: dict[str, QueueStats] = {}
+        self.instances: dict[str, Sequence[InstanceInfo]] = {}
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """The figures of the last look."""
+        yield from self._totals()
+        yield self._waiting()
+        yield from self._slots()
+
+    def _waiting(self) -> GaugeMetricFamily:
+        waiting = GaugeMetricFamily(
+            "kubeagents_queue_waiting_tasks",
+            "Queued tasks by who may take them: `any`, `agent/…`, `capability/…`, `instances` (those that name one "
+            "process), `others` (beyond the 50 largest).",
+            labels=["queue", "target"],
+        )
+        for queue, stats in self.seen.items():
+            for target, count in _shown(stats.waiting, stats.queued).items():
+                waiting.add_metric([queue, target], count)
+        return waiting
+
+    def _slots(self) -> Iterator[GaugeMetricFamily]:
+        labels = ["queue", "agent"]
+        slots = GaugeMetricFamily(
+            "kubeagents_agent_slots",
+            "Tasks that the processes of an Agent can work on at once; only those that are healthy and take new ones.",
+            labels=labels,
+        )
+        busy = GaugeMetricFamily("kubeagents_agent_slots_taken", "How many of these slots are taken.", labels=labels)
+        utilization = GaugeMetricFamily(
+            "kubeagents_agent_utilization", "Share of these slots that is taken; 0 if there are none.", labels=labels
+        )
+        for queue, instances in self.instances.items():
+            for agent in sorted({found.agent for found in instances}):
+                taking = [found for found in instances if found.agent == agent and found.takes_tasks]
+                total, taken = sum(found.concurrency for found in taking), sum(found.running for found in taking)
+                slots.add_metric([queue, agent], total)
+                busy.add_metric([queue, agent], taken)
+                utilization.add_metric([queue, agent], min(1.0, taken / total) if total else 0.0)
+        yield from (slots, busy, utilization)
+
+    def _totals(self) -> Iterator[CounterMetricFamily]:
         submitted = CounterMetricFamily(
             "kubeagents_queue_submitted_tasks", "Tasks that have been queued since the queue exists.", labels=["queue"]
         )
@@ -44,6 +86,16 @@ class _Totals(Collector):
                 ended.add_metric([queue, state], getattr(stats, f"{state}_total"))
         yield submitted
         yield ended
+
+
+def _shown(waiting: Mapping[str, int], queued: int) -> dict[str, int]:
+    """Waiting tasks by target, so that however many targets there are, there are only so many series."""
+    shown = {"any": waiting.get("", 0)}
+    named = [(target, count) for target, count in waiting.items() if target]
+    shown["instances"] = sum(count for target, count in named if target.startswith("instance/"))
+    shown |= [(target, count) for target, count in named if not target.startswith("instance/")][:_TARGETS_SHOWN]
+    shown["others"] = max(0, queued - sum(shown.values()))
+    return shown
 
 
 class Observer:
@@ -69,8 +121,8 @@ class Observer:
             ["queue", "state"],
             registry=registry,
         )
-        self._totals = _Totals()
-        registry.register(self._totals)
+        self._figures = _Figures()
+        registry.register(self._figures)
         self._shut = Gauge(
             "kubeagents_queue_shut",
             "1 while somebody has shut the gate: claims (the queue is paused), submissions (it is closed).",
@@ -85,6 +137,12 @@ class Observer:
         )
         self._agents = Gauge(
             "kubeagents_agent_instances", "Agent processes by health.", ["queue", "agent", "health"], registry=registry
+        )
+        self._cordoned = Gauge(
+            "kubeagents_agent_cordoned_instances",
+            "Agent processes that are to take nothing new.",
+            ["queue", "agent"],
+            registry=registry,
         )
         self._looks = Counter(
             "kubeagents_central_looks_total", "Looks at the queues that were answered.", ["queue"], registry=registry
@@ -129,18 +187,21 @@ class Observer:
         queue = stats.queue
         for state in ("queued", "running", "scheduled", "blocked", "dead", "unroutable"):
             self._tasks.labels(queue, state).set(getattr(stats, state))
-        self._totals.seen[queue] = stats
+        self._figures.seen[queue] = stats
+        self._figures.instances[queue] = instances
         self._shut.labels(queue, "claims").set(bool(stats.paused_by))
         self._shut.labels(queue, "submissions").set(bool(stats.closed_by))
-        age = time.time() - stats.oldest_at.timestamp() if stats.oldest_at is not None else 0.0
-        self._oldest.labels(queue).set(max(0.0, age))
+        self._oldest.labels(queue).set(stats.oldest_seconds)
         agents = {instance.agent for instance in instances}
         for gone in self._seen[queue] - agents:
             self._agents.remove(queue, gone, "healthy")
             self._agents.remove(queue, gone, "silent")
+            self._cordoned.remove(queue, gone)
         self._seen[queue] = agents
         for agent in agents:
             healthy = [found.healthy for found in instances if found.agent == agent]
             self._agents.labels(queue, agent, "healthy").set(healthy.count(True))
             self._agents.labels(queue, agent, "silent").set(healthy.count(False))
+            cordoned = [found for found in instances if found.agent == agent and found.cordoned_by]
+            self._cordoned.labels(queue, agent).set(len(cordoned))
         self._looks.labels(queue).inc()

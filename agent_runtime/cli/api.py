@@ -134,6 +134,12 @@ class Api:
         """Pause, resume, close or open a queue; who has it paused and closed now."""
         return self._object("POST", f"v1/queues/{_quoted(queue)}/{change}", body={"by": by})
 
+    def cordon(self, queue: str, change: str, instances: Sequence[str], *, by: str) -> list[Json]:
+        """Cordon or uncordon agent processes of a queue; what is known of them now."""
+        body = {"instances": list(instances), "by": by}
+        known: list[Json] = self._object("POST", f"v1/queues/{_quoted(queue)}/{change}", body=body)["instances"]
+        return known
+
     def schedules(self, queue: str) -> list[Json]:
         """The schedules of a queue."""
         return self._list(f"v1/queues/{_quoted(queue)}/schedules")

@@ -26,7 +26,8 @@ def agents(
 ) -> None:
     """Show the running instances of agents, as their heartbeats describe them.
 
-    An instance is one process of an agent: a pod, or a local process of `dev`. RUNNING is tasks now / at most.
+    An instance is one process of an agent: a pod, or a local process of `dev`. RUNNING is tasks now / at most. One that
+    is cordoned takes nothing new, as it was told to; one that is draining neither, because it stops.
 
     Examples:
 
@@ -45,7 +46,7 @@ def agents(
         Column("QUEUE", lambda r: r["queue"]),
         Column("HEALTHY", lambda r: "yes" if r["healthy"] else "no"),
         Column("RUNNING", lambda r: f"{r['running']}/{r['concurrency']}", right=True),
-        Column("DRAINING", lambda r: "yes" if r.get("draining") else "no"),
+        Column("STATE", _state),
         Column("BEAT", lambda r: age(r["lastBeatAt"]), right=True),
         Column("AGE", lambda r: age(r["startedAt"]), right=True),
         Column("VERSION", lambda r: r["version"], flexible=True),
@@ -158,6 +159,14 @@ def _when(schedule: dict[str, Any]) -> str:
         zone = schedule.get("timeZone")
         return f"{schedule['cron']}" if zone in (None, "Etc/UTC", "UTC") else f"{schedule['cron']} ({zone})"
     return f"every {schedule.get('everySeconds')} s"
+
+
+def _state(instance: dict[str, Any]) -> str:
+    if instance.get("draining"):
+        return "draining"
+    if instance.get("cordonedBy"):
+        return f"cordoned by {', '.join(instance['cordonedBy'])}"
+    return "resuming" if instance.get("cordoned") else "taking tasks"
 
 
 def _gates(queue: dict[str, Any]) -> str:

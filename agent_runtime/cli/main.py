@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from agent_runtime.cli import dead, get, queue
 from agent_runtime.cli.cancel import cancel
+from agent_runtime.cli.cordon import cordon, uncordon
 from agent_runtime.cli.dev.command import DevCommand, dev
 from agent_runtime.cli.errors import CliError
 from agent_runtime.cli.events import events
@@ -41,6 +42,8 @@ _COMMANDS: tuple[tuple[Callable[..., None], type[TyperCommand]], ...] = (
     (result, TyperCommand),
     (watch, TyperCommand),
     (cancel, TyperCommand),
+    (cordon, TyperCommand),
+    (uncordon, TyperCommand),
     (events, TyperCommand),
     (logs, TyperCommand),
     (version, TyperCommand),

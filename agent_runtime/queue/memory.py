@@ -311,6 +311,7 @@ class MemoryTaskQueue:
             cancelled_total=totals[TaskState.CANCELLED],
             expired_total=totals[TaskState.EXPIRED],
             oldest_at=None if oldest is None else moment(oldest),
+            oldest_seconds=0.0 if oldest is None else max(0, self._now() - oldest) / 1000,
             paused_by=sorted(self._ledger.gates[Gate.CLAIMS]),
             closed_by=sorted(self._ledger.gates[Gate.SUBMISSIONS]),
         )

@@ -335,7 +335,7 @@ class RedisTaskQueue:
 
     async def stats(self) -> QueueStats:
         """See TaskQueue.stats. Moves what is due first. Two round trips."""
-        running, scheduled, blocked, dead, totals, oldest_ms, lanes, gates = await self._calls.run(
+        running, scheduled, blocked, dead, totals, oldest_ms, lanes, gates, now_ms = await self._calls.run(
             scripts.STATS, self._kept
         )
         sizes = {lane.decode(): size for lane, size in zip(lanes[::2], lanes[1::2], strict=True)}
@@ -357,6 +357,7 @@ class RedisTaskQueue:
             cancelled_total=cancelled,
             expired_total=expired,
             oldest_at=None if oldest_ms < 0 else moment(oldest_ms),
+            oldest_seconds=0.0 if oldest_ms < 0 else max(0, now_ms - oldest_ms) / 1000,
             paused_by=_who(gates, Gate.CLAIMS),
             closed_by=_who(gates, Gate.SUBMISSIONS),
         )

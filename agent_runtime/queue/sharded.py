@@ -368,6 +368,7 @@ class ShardedTaskQueue:
             unroutable_targets=_sum([part.unroutable_targets for part in parts], TARGETS_NAMED),
             waiting=_sum([part.waiting for part in parts], LANES_NAMED),
             oldest_at=min((part.oldest_at for part in parts if part.oldest_at is not None), default=None),
+            oldest_seconds=max(part.oldest_seconds for part in parts),
             paused_by=sorted({name for part in parts for name in part.paused_by}),
             closed_by=sorted({name for part in parts for name in part.closed_by}),
         )

@@ -348,6 +348,8 @@ class QueueStats(ApiModel):
     """Tasks whose deadline has passed since the queue exists."""
     oldest_at: datetime | None = None
     """When the oldest waiting task was submitted."""
+    oldest_seconds: float = 0.0
+    """How long ago that is, by the clock of Redis; 0 if none waits."""
     paused_by: list[str] = Field(default_factory=list)
     """Who has paused the queue: nobody takes tasks. `spec` stands for the TaskQueue's own `paused`."""
     closed_by: list[str] = Field(default_factory=list)
@@ -392,6 +394,11 @@ class InstanceInfo(ApiModel):
     """When its last heartbeat arrived, by the clock of Redis."""
     healthy: bool
     """Whether that is recent enough."""
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether it takes new tasks once it has room for them."""
+        return self.healthy and not (self.draining or self.cordoned or self.cordoned_by)
 
 
 class ErrorBody(ApiModel):

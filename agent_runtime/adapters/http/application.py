@@ -20,6 +20,8 @@ from agent_runtime.adapters.http.models import (
     DeadSelection,
     Events,
     Gates,
+    Instances,
+    InstanceSelection,
     Results,
     ResultsRequest,
     StreamEnd,
@@ -64,7 +66,7 @@ _AUTHOR_EXAMPLE = {"by": "maria"}
 _CHANGES = (400, 404, 413, 415, 503)
 """What may be wrong with a request that changes a queue."""
 _BODIES: tuple[type[BaseModel], ...] = (
-    TaskRequest, BatchRequest, ResultsRequest, CancelRequest, DeadSelection, Author,
+    TaskRequest, BatchRequest, ResultsRequest, CancelRequest, DeadSelection, Author, InstanceSelection,
 )  # fmt: skip
 _STREAMED: tuple[type[BaseModel], ...] = (StreamItem, StreamEnd, TaskEvent)
 
@@ -176,6 +178,12 @@ def build(core: Core) -> FastAPI:
         add(
             "POST", f"/v1/queues/{{queue}}/{endpoint.__name__}", endpoint,
             tag="queues", answers={200: Gates}, refusals=_CHANGES, body=Author, example=_AUTHOR_EXAMPLE,
+        )  # fmt: skip
+    for endpoint in (steering.cordon, steering.uncordon):
+        add(
+            "POST", f"/v1/queues/{{queue}}/{endpoint.__name__}", endpoint,
+            tag="agents", answers={200: Instances}, refusals=_CHANGES,
+            body=InstanceSelection, example={"instances": ["billing-agent-5c9d"], "by": "maria"},
         )  # fmt: skip
     add(
         "GET", "/v1/queues/{queue}/events", streams.events,

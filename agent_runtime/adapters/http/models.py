@@ -10,6 +10,7 @@ from kubeagents_api.schedule_info import ScheduleInfo
 from kubeagents_api.task import (
     DeadFilter,
     InstanceInfo,
+    InstanceName,
     QueueStats,
     TaskEvent,
     TaskId,
@@ -135,6 +136,22 @@ class Gates(ApiModel):
     """Who has closed it to new tasks. `spec` stands for the TaskQueue's own `closed`."""
 
 
+class InstanceSelection(Author):
+    """Which agent processes."""
+
+    instances: list[InstanceName] = Field(min_length=1, max_length=1000)
+    """Their names; in a cluster those of the pods."""
+
+
+class Instances(ApiModel):
+    """The agent processes that were changed."""
+
+    queue: str
+    """The TaskQueue they take tasks from."""
+    instances: list[InstanceInfo]
+    """The processes as they are known now; whether they have obeyed already shows in `cordoned`."""
+
+
 class Events(ApiModel):
     """A part of what happened in a queue."""
 
@@ -182,6 +199,12 @@ class AgentOverview(ApiModel):
     """Those of them whose last heartbeat is recent."""
     running: int
     """Tasks that they work on."""
+    slots: int
+    """Tasks that those which are healthy and take new ones can work on at once."""
+    utilization: float
+    """Share of these slots that is taken, 0 to 1; 0 if there are none."""
+    waiting: int
+    """Queued tasks that they may take: those that name the Agent, one of its capabilities or processes, or nobody."""
     instances: list[InstanceInfo]
     """The processes."""
 

@@ -2,7 +2,7 @@
 """The operations: each reads a request, asks the core, and writes the answer as JSON without further ado."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -151,13 +151,16 @@ class Operations:
         if not instances:
             message = f"no process of an Agent {agent!r} has sent a heartbeat to the queues of this CentralAgent"
             raise RefusedError(404, "AGENT_NOT_FOUND", message)
-        return as_json(_overview(agent, instances))
+        queues = sorted({found.queue for found in instances})
+        stats = await asyncio.gather(*(self._core.stats(queue) for queue in queues))
+        return as_json(_overview(agent, instances, {found.queue: found.waiting for found in stats}))
 
     async def status(self) -> Response:
         """One look at everything; a queue that does not answer is part of the picture, not an error."""
         looks = await asyncio.gather(*(self._look(name) for name in self._core.queue_names))
         instances = [found for _, processes in looks for found in processes]
         agents = sorted({found.agent for found in instances})
+        waiting = {look.queue: look.stats.waiting for look, _ in looks if look.stats is not None}
         return as_json(
             CentralStatus(
                 name=self._core.name,
@@ -165,7 +168,9 @@ class Operations:
                 instance=self._core.instance,
                 leader=self._core.leader,
                 queues=[look for look, _ in looks],
-                agents=[_overview(name, [found for found in instances if found.agent == name]) for name in agents],
+                agents=[
+                    _overview(name, [found for found in instances if found.agent == name], waiting) for name in agents
+                ],
             )
         )
 
@@ -200,11 +205,22 @@ class Operations:
             return QueueStatus(queue=queue, trouble=str(error)), []
 
 
-def _overview(agent: str, instances: Sequence[InstanceInfo]) -> AgentOverview:
+def _overview(agent: str, instances: Sequence[InstanceInfo], waiting: Mapping[str, Mapping[str, int]]) -> AgentOverview:
+    """What is known of an Agent. `waiting` has the waiting tasks of its queues by target."""
+    taking = [found for found in instances if found.takes_tasks]
+    slots = sum(found.concurrency for found in taking)
+    targets: dict[str, set[str]] = {}
+    for found in instances:
+        names = {"", f"agent/{agent}", f"instance/{found.instance}"}
+        names.update(f"capability/{capability}" for capability in found.capabilities)
+        targets.setdefault(found.queue, set()).update(names)
     return AgentOverview(
         agent=agent,
         known=len(instances),
         healthy=sum(found.healthy for found in instances),
         running=sum(found.running for found in instances),
+        slots=slots,
+        utilization=min(1.0, sum(found.running for found in taking) / slots) if slots else 0.0,
+        waiting=sum(waiting.get(queue, {}).get(target, 0) for queue, names in targets.items() for target in names),
         instances=list(instances),
     )

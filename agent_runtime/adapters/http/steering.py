@@ -17,6 +17,8 @@ from agent_runtime.adapters.http.models import (
     CancelRequest,
     DeadSelection,
     Gates,
+    Instances,
+    InstanceSelection,
     TaskIds,
     TaskInState,
 )
@@ -28,7 +30,7 @@ _AUTHOR = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
 
 
 class Steering:
-    """Cancelling, replaying, purging, and the gates."""
+    """Cancelling, replaying, purging, the gates, and cordons."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -79,6 +81,28 @@ class Steering:
     async def open(self, queue: QueueName, request: Request) -> Response:
         """Take back one's own closing. New tasks are taken again once all have done so."""
         return await self._set(queue, request, Gate.SUBMISSIONS, shut=False)
+
+    async def cordon(self, queue: QueueName, request: Request) -> Response:
+        """Let agent processes take nothing new. What they run is finished, and they stay where they are."""
+        return await self._set_cordon(queue, request, cordoned=True)
+
+    async def uncordon(self, queue: QueueName, request: Request) -> Response:
+        """Take back one's own cordon. The processes take tasks again once all have done so."""
+        return await self._set_cordon(queue, request, cordoned=False)
+
+    async def _set_cordon(self, queue: str, request: Request, *, cordoned: bool) -> Response:
+        asked = await parsed(request, InstanceSelection, limit=BATCH_BYTES, advice="name fewer processes at once")
+        wanted = set(asked.instances)
+        unknown = wanted - {found.instance for found in await self._core.instances(queue=queue, agent=None)}
+        if unknown:
+            raise RefusedError(
+                404,
+                "INSTANCE_NOT_FOUND",
+                f"no agent process {min(unknown)!r} has sent a heartbeat to the queue {queue!r}; nothing was changed",
+            )
+        await self._core.set_cordon(queue, asked.instances, cordoned=cordoned, by=_author(request, asked))
+        known = await self._core.instances(queue=queue, agent=None)
+        return as_json(Instances(queue=queue, instances=[found for found in known if found.instance in wanted]))
 
     async def _selection(self, request: Request) -> DeadSelection:
         return await parsed(request, DeadSelection, limit=BATCH_BYTES, advice="name fewer tasks at once")

@@ -5,7 +5,8 @@
 --
 -- Guarantee: moves what is due first, so that the figures are right even where no worker claims (scaled to zero).
 --
--- Returns {running, scheduled, blocked, dead, totals, time of the oldest queued task or -1, lanes and their sizes, gates}.
+-- Returns {running, scheduled, blocked, dead, totals, time of the oldest queued task or -1, lanes and their sizes, gates,
+-- the server's time in ms}.
 
 -- @include clock
 -- @include lane
@@ -71,4 +72,5 @@ return {
   oldest,
   listed,
   redis.call('HKEYS', gates),
+  now,
 }

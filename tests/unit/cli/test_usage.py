@@ -31,6 +31,8 @@ COMMANDS: tuple[list[str], ...] = (
     ["queue", "close"],
     ["queue", "open"],
     ["cancel"],
+    ["cordon"],
+    ["uncordon"],
     ["events"],
     ["watch"],
     ["logs"],
