@@ -1,0 +1,2 @@
+obj.spec.closed = false
+return obj
