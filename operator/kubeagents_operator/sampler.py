@@ -10,7 +10,8 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from agent_runtime.queue import StorageInfo, TaskQueue, open_queue
 from agent_runtime.queue.base import Gate
@@ -19,8 +20,10 @@ from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import KubeagentsError, QueueAuthError, QueueUnavailableError, RedisUrlError
 from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task import InstanceInfo, QueueStats
+from kubeagents_operator.consumption import Consumption, Witness
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.metrics import SampleMetrics
+from kubeagents_operator.replays import Replayed, Replays
 from kubeagents_operator.turns import FairLimit
 
 _log = logging.getLogger(__name__)
@@ -71,6 +74,12 @@ class Sample:
     instances: tuple[InstanceInfo, ...] = ()
     healthy: Mapping[float, frozenset[str]] = field(default_factory=dict)
     """Threshold -> names of the instances whose heartbeat is younger."""
+    at: datetime | None = None
+    """When the figures were seen; None if there are none."""
+    consumption: Consumption = field(default_factory=Consumption)
+    """Who takes tasks, by this sample and those before it."""
+    replayed: Replayed | None = None
+    """The last replay of dead tasks that was asked for and has been done."""
 
     def of_queue(self) -> object:
         """The part that shows in the queue's status: a sample that differs in nothing else is no news to it."""
@@ -82,13 +91,15 @@ class Sample:
             stats and (stats.paused_by, stats.closed_by, stats.unroutable_targets),
             storage and (storage.server, storage.eviction_policy, storage.append_only),
             len(self.instances),
+            self.replayed,
         )
 
     def of_agents(self) -> dict[str, list[object]]:
         """The part that shows in the status of each Agent."""
         agents: dict[str, list[object]] = {}
         for one in self.instances:
-            healthy = tuple(threshold for threshold, names in sorted(self.healthy.items()) if one.instance in names)
+            fresh = (threshold for threshold, names in sorted(self.healthy.items()) if one.instance in names)
+            healthy = (self.consumption.of(one.instance), *fresh)
             agents.setdefault(one.agent, []).append((one.instance, one.running, healthy))
         return agents
 
@@ -119,6 +130,8 @@ class Sampler:
         self._limit = FairLimit(concurrency)
         self._metrics = metrics
         self._watched: dict[Key, _Watched] = {}
+        self._witnesses: dict[Key, Witness] = {}
+        self.replays = Replays()
         self._stopping: set[asyncio.Task[None]] = set()
 
     def watch(self, key: Key, target: Target) -> None:
@@ -128,7 +141,10 @@ class Sampler:
             return
         last = None
         if watched is not None:
+            witness = self._witnesses.get(key)
             self.forget(key)
+            if witness is not None:
+                self._witnesses[key] = witness
             # The figures of the same server stay until there are new ones; those of another say nothing.
             if (watched.target.secret, watched.target.secret_digest) == (target.secret, target.secret_digest):
                 last = watched.sample
@@ -138,6 +154,7 @@ class Sampler:
 
     def forget(self, key: Key) -> None:
         """Sample it no more."""
+        self._witnesses.pop(key, None)
         watched = self._watched.pop(key, None)
         if watched is None:
             return
@@ -200,6 +217,7 @@ class Sampler:
 
     async def _take(self, key: Key, queue: TaskQueue, target: Target) -> Sample:
         try:
+            await self.replays.serve(key, queue)
             async with asyncio.timeout(_TIMEOUT):
                 stats = await queue.stats()
                 if await hold_gates(queue, stats, shut=target.shut):
@@ -222,10 +240,27 @@ class Sampler:
             _log.exception("%s: the sample failed", key, extra={"object": str(key)})
             return _failed(Reason.REDIS_UNREACHABLE, f"the sample failed: {type(error).__name__}: {error}")
 
+    def _compared(self, key: Key, target: Target, sample: Sample) -> Sample:
+        """The sample, with what follows from the ones before it."""
+        replayed = self.replays.done(key)
+        if sample.stats is None:
+            # Whoever could not reach Redis takes nothing: what was seen before is no evidence.
+            self._witnesses.pop(key, None)
+            return replace(sample, replayed=replayed)
+        consumption = self._witnesses.setdefault(key, Witness()).look(
+            sample.instances,
+            sample.stats,
+            thresholds=target.thresholds,
+            limits=target.config.limits,
+            now=asyncio.get_running_loop().time(),
+        )
+        return replace(sample, at=datetime.now(UTC), consumption=consumption, replayed=replayed)
+
     def _keep(self, key: Key, target: Target, sample: Sample) -> None:
         watched = self._watched.get(key)
         if watched is None or watched.target != target:
             return
+        sample = self._compared(key, target, sample)
         old, watched.sample = watched.sample, sample
         if old is None or old.trouble != sample.trouble or old.healthy.keys() != sample.healthy.keys():
             self._changed(key, None)

@@ -8,6 +8,7 @@ from agent_runtime.queue.gates import shut_by_spec
 from agent_runtime.queue.timetable import Timetable
 from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import InvalidManifestError
+from kubeagents_api.labels import REPLAY_DEAD
 from kubeagents_api.runtime_config import queue_config
 from kubeagents_api.task_queue import ManagedRedis, TaskQueueSpec
 from kubeagents_operator.desired import names, task_queue
@@ -17,9 +18,10 @@ from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.observed import Body, Custom, secret_value, version
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, write_invalid
 from kubeagents_operator.reconcile.queues import has_central_agent, secret_of, takers, thresholds
+from kubeagents_operator.replays import Replayed
 from kubeagents_operator.sampler import Sample, Target
 from kubeagents_operator.status.conditions import Previous, Verdict, earliest, stalled
-from kubeagents_operator.status.task_queue import ManagedState, TaskQueueState, report
+from kubeagents_operator.status.task_queue import ManagedState, TaskQueueState, overdue_sample, report
 from kubeagents_operator.watched import SECRET
 
 _PASSWORD = re.compile(r"[A-Za-z0-9_-]+")
@@ -66,14 +68,27 @@ class TaskQueueReconcile:
             max_depth=spec.limits.max_depth,
             unroutable=self._unroutable(key, sample),
             schedules_served=has_central_agent(tools.cache, key) if spec.schedules else None,
+            backlog=spec.backlog,
+            replayed=self._replayed(custom, sample),
         )
         self._poke_if_doubtful(state, custom)
         made = report(state, Previous(custom.status), now=tools.now())
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again
 
+    def _replayed(self, custom: Custom, sample: Sample | None) -> Replayed | None:
+        """Have dead tasks replayed if the annotation has a value that has not been acted on; what came of it."""
+        wish = custom.asked.get(REPLAY_DEAD)
+        if wish is None or wish == (custom.status.get("handled") or {}).get("replayDead"):
+            return None
+        if self._tools.sampler.replays.ask(custom.key, wish):
+            self._tools.sampler.poke(custom.key)
+        done = sample.replayed if sample is not None else None
+        return done if done is not None and done.wish == wish else None
+
     def forget(self, key: Key) -> None:
         """The TaskQueue is gone."""
+        self._tools.sampler.replays.forget(key)
         self._passwords.pop(Name(key.namespace, names.redis(key.name)), None)
         self._faults.pop(key, None)
 
@@ -112,7 +127,10 @@ class TaskQueueReconcile:
         return takers(self._tools.cache, key).unroutable(sample.stats)
 
     def _poke_if_doubtful(self, state: TaskQueueState, custom: Custom) -> None:
-        """A Redis pod that has come or gone since the last sample makes it doubtful."""
+        """A Redis pod that has come or gone since the last sample makes it doubtful, and so does the moment at which
+        the oldest task would be too old."""
+        if overdue_sample(state, now=self._tools.now()):
+            self._tools.sampler.poke(custom.key)
         if state.managed is None or state.sample is None:
             return
         up = state.managed.rollout is not None and state.managed.rollout.ready > 0

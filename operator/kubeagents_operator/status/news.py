@@ -57,6 +57,7 @@ def news(previous: Previous, report: Report) -> Iterator[News]:
         if (found := facts.get(type_)) is not None:
             yield from _of_condition(previous.fact(type_), found)
     yield from _of_dead(previous, facts.get(ConditionType.DEAD_LETTERING))
+    yield from _of_backlog(previous, facts.get(ConditionType.BACKLOGGED))
     yield from _of_leader(previous, report.fields, facts.get(ConditionType.LEADER_ELECTED))
 
 
@@ -91,6 +92,15 @@ def _of_dead(previous: Previous, dead: Fact | None) -> Iterator[News]:
     before = previous.fact(ConditionType.DEAD_LETTERING)
     if dead is not None and dead.status == "True" and (before is None or before.status == "False"):
         yield News("TaskDeadLettered", dead.message, warns=True)
+
+
+def _of_backlog(previous: Previous, backlogged: Fact | None) -> Iterator[News]:
+    before = previous.fact(ConditionType.BACKLOGGED)
+    was = before is not None and before.status == "True"
+    if backlogged is not None and backlogged.status == "True" and not was:
+        yield News("QueueBacklogged", backlogged.message, warns=True)
+    elif backlogged is not None and backlogged.status == "False" and was:
+        yield News("QueueRecovered", "no more tasks wait, and none for longer, than spec.backlog allows")
 
 
 def _of_leader(previous: Previous, fields: Mapping[str, Any], elected: Fact | None) -> Iterator[News]:

@@ -9,10 +9,12 @@ from typing import Any, Final
 from agent_runtime.queue.gates import SPEC
 from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_api.task import QueueStats
+from kubeagents_api.task_queue import BacklogThresholds
 from kubeagents_operator.observed import Pod, Rollout
+from kubeagents_operator.replays import Replayed
 from kubeagents_operator.sampler import Sample
+from kubeagents_operator.status import backlog, routing, workload
 from kubeagents_operator.status import rollout as rollouts
-from kubeagents_operator.status import routing
 from kubeagents_operator.status.conditions import (
     Fact,
     Phase,
@@ -20,6 +22,7 @@ from kubeagents_operator.status.conditions import (
     Report,
     Verdict,
     current,
+    earliest,
     fact,
     format_time,
     of_verdict,
@@ -71,14 +74,49 @@ class TaskQueueState:
     """Targets that no Agent of the queue has -> how many tasks wait for them."""
     schedules_served: bool | None = None
     """Whether a CentralAgent serves the queue; None if it has no schedules."""
+    backlog: BacklogThresholds = field(default_factory=BacklogThresholds)
+    replayed: Replayed | None = None
+    """The replay that the annotation of now asks for, once it has been done."""
 
 
 def report(state: TaskQueueState, previous: Previous, *, now: datetime) -> Report:
     """The status."""
     not_ready = previous.not_ready_seconds(now)
     verdict = _verdict(state, previous, not_ready)
-    facts = (*of_verdict(verdict), *_facts(state, previous, verdict))
-    return Report(verdict, facts, _fields(state, previous), again=_deadline(state, verdict, not_ready))
+    facts = (*of_verdict(verdict), *_facts(state, previous, verdict, now))
+    fields = {
+        **_fields(state, previous),
+        **workload.handled(previous, replayDead=state.replayed.wish if state.replayed is not None else None),
+    }
+    again = earliest(_deadline(state, verdict, not_ready), _backlog_due(state, now))
+    return Report(verdict, facts, fields, again=again, notes=_notes(state, previous))
+
+
+def overdue_sample(state: TaskQueueState, *, now: datetime) -> bool:
+    """The oldest task has reached its threshold since the sample, if it still waits: only another sample tells."""
+    due = _due(state)
+    return due is not None and now >= due
+
+
+def _due(state: TaskQueueState) -> datetime | None:
+    sample = state.sample
+    if sample is None or sample.stats is None or sample.at is None:
+        return None
+    return backlog.due(state.backlog, sample.stats, at=sample.at)
+
+
+def _backlog_due(state: TaskQueueState, now: datetime) -> float | None:
+    """When to look for a sample of after that moment: they come within a second of being asked for."""
+    due = _due(state)
+    return max(1.0, (due - now).total_seconds() + 0.1) if due is not None else None
+
+
+def _notes(state: TaskQueueState, previous: Previous) -> tuple[tuple[str, str], ...]:
+    replayed = state.replayed
+    if replayed is None or (previous.fields.get("handled") or {}).get("replayDead") == replayed.wish:
+        return ()
+    tasks = "1 dead task" if replayed.tasks == 1 else f"{replayed.tasks} dead tasks"
+    return (("DLQReplayed", f"queued {tasks} again, as the annotation replayDead asks"),)
 
 
 def _verdict(state: TaskQueueState, previous: Previous, not_ready: float) -> Verdict:
@@ -149,10 +187,11 @@ def _verdict_on_trouble(state: TaskQueueState, not_ready: float) -> Verdict:
     return progressing(reason, message)
 
 
-def _facts(state: TaskQueueState, previous: Previous, verdict: Verdict) -> list[Fact]:
+def _facts(state: TaskQueueState, previous: Previous, verdict: Verdict, now: datetime) -> list[Fact]:
     types = [
         ConditionType.ACCEPTING,
         ConditionType.SUSPENDED,
+        ConditionType.BACKLOGGED,
         ConditionType.DRAINED,
         ConditionType.DEAD_LETTERING,
         ConditionType.ROUTABLE,
@@ -169,6 +208,9 @@ def _facts(state: TaskQueueState, previous: Previous, verdict: Verdict) -> list[
     facts = [
         _accepting(sample.stats, state.max_depth),
         _suspended(sample.stats),
+        backlog.backlogged(
+            state.backlog, sample.stats, at=sample.at or now, before=previous.fact(ConditionType.BACKLOGGED)
+        ),
         _drained(sample.stats),
         _dead_lettering(sample.stats),
         _routable(state.unroutable),
