@@ -9,6 +9,7 @@ import random
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -40,18 +41,21 @@ class ControlPlane:
     places: Places
     manager_port: int
     scheduler_port: int
+    audited: tuple[str, ...] = ()
 
     @classmethod
-    def build(cls, state: Path) -> Self:
+    def build(cls, state: Path, *, audited: Sequence[str] = ()) -> Self:
         """One with its state in the folder, on free ports; its programs are built if need be.
 
+        What the users named by `audited` write is recorded in `audit_log`, one JSON object per line.
         Raises ClusterUnavailableError where they cannot be.
         """
         if shutil.which("setpriv") is None:
             raise ClusterUnavailableError("the control plane without nodes needs Linux (setpriv of util-linux)")
         programs, kwok = binaries.build(), binaries.build_kwok()
         api, etcd, peers, manager, scheduler = _free_ports(5)
-        return cls(programs, kwok, Places(state, Authority(state / "pki"), api, etcd, peers), manager, scheduler)
+        places = Places(state, Authority(state / "pki"), api, etcd, peers)
+        return cls(programs, kwok, places, manager, scheduler, tuple(audited))
 
     @property
     def daemons(self) -> Daemons:
@@ -61,6 +65,15 @@ class ControlPlane:
     def kubeconfig(self) -> Path:
         """An administrator's."""
         return self.places.kubeconfig("admin")
+
+    @property
+    def audit_log(self) -> Path:
+        return self.places.state / "audit.log"
+
+    def administrator(self, name: str) -> Path:
+        """The kubeconfig of another administrator, whose doings can be told from those of others."""
+        self.places.authority.sign(name, f"/O=system:masters/CN={name}")
+        return self.places.authority.kubeconfig(name, self.places.server)
 
     def start(self) -> None:
         """Start it, empty; ends when the API server is ready. Raises ClusterError."""
@@ -81,8 +94,12 @@ class ControlPlane:
 
     def start_api_server(self) -> None:
         """Start the API server, for the first time or after `stop_api_server`, and wait until it is ready."""
-        arguments = ("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
-                     "--service-cluster-ip-range=10.96.0.0/16")  # fmt: skip
+        arguments = ["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
+                     "--service-cluster-ip-range=10.96.0.0/16"]  # fmt: skip
+        if self.audited:
+            policy = self.places.state / "audit.yaml"
+            policy.write_text(yaml.safe_dump(_audit_policy(self.audited)))
+            arguments += [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"]
         self._start("kube-apiserver", *components.api_server(self.places, *arguments))
         self.daemons.wait_for(
             "the API server becomes ready",
@@ -146,6 +163,17 @@ class ControlPlane:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _audit_policy(users: Sequence[str]) -> dict[str, Any]:
+    written = {"level": "Metadata", "users": list(users), "verbs": ["create", "update", "patch", "delete"]}
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "omitManagedFields": True,
+        "rules": [written, {"level": "None"}],
+    }
 
 
 def _node(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control plane without containers, for tests and benchmarks of the operator."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,9 @@ CRDS = ROOT / "crds"
 
 
 @contextmanager
-def running_control_plane(state: Path, *, nodes: int) -> Iterator[ControlPlane]:
+def running_control_plane(state: Path, *, nodes: int, audited: Sequence[str] = ()) -> Iterator[ControlPlane]:
     """One with fake nodes and our CustomResourceDefinitions. Raises ClusterUnavailableError where none can be had."""
-    with ControlPlane.build(state) as plane:
+    with ControlPlane.build(state, audited=audited) as plane:
         files = [f"--filename={path}" for path in sorted(CRDS.glob("*.yaml"))]
         plane.kubectl("apply", "--server-side", *files)
         plane.kubectl("wait", "--for=condition=Established", *files, "--timeout=30s")
