@@ -111,6 +111,11 @@ bench-smoke: setup ## Tasks/s of the quickstart here, apply -> Ready on the clus
 bench-queue: setup ## The queue beside taskiq, streaq, saq, arq, celery, dramatiq and BullMQ (12 min; QUICK=1 takes 2)
 	$(PYTHON) -m benchmarks.queue $(if $(QUICK),--quick)
 
+.PHONY: bench-operator
+bench-operator: setup ## The operator beside direct creation and a plain kopf operator (25 min; AGENTS=1000 takes 6)
+	$(PYTHON) -m tests.support.packages redis-server
+	$(PYTHON) -m benchmarks.operator $(if $(AGENTS),--agents $(AGENTS))
+
 .PHONY: clean
 clean: ## Remove what was built in this checkout
 	rm -rf .venv .venv-uv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
