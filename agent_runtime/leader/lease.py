@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -36,8 +37,27 @@ async def connect() -> ApiClient:
             client_configuration=configuration, persist_config=False
         )
     else:
-        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # as above
+        kube_config.load_incluster_config(  # type: ignore[no-untyped-call] # as above
+            client_configuration=configuration, try_refresh_token=False
+        )
+        configuration.refresh_api_key_hook = _TokenFile(Path(_IN_CLUSTER_TOKEN))  # type: ignore[assignment] # as above
     return ApiClient(configuration)
+
+
+class _TokenFile:
+    """The token of the pod's service account. The kubelet renews it on disk before it expires, and with each request it
+    is looked at whether it has: the library alone would go on for up to a minute with a token that has been revoked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_at: int | None = None
+        """When the file was changed that was read last, in ns."""
+
+    def __call__(self, configuration: Configuration) -> None:
+        changed_at = self._path.stat().st_mtime_ns
+        if changed_at != self._read_at and (token := self._path.read_text(encoding="utf-8").strip()):
+            configuration.api_key["BearerToken"] = f"Bearer {token}"
+            self._read_at = changed_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 One control plane and one Redis for the session; one namespace for each test, which its operators serve and no others.
 """
 
+import itertools
 import os
 import re
 import uuid
@@ -18,6 +19,7 @@ from kubeagents_api.task_queue import TaskQueueSpec
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterUnavailableError
 from tests.integration.operator.manifests import QUEUE
+from tests.support.api_fault_proxy import ApiFaultProxy
 from tests.support.cluster import Cluster
 from tests.support.control_plane import as_cluster, running_control_plane
 from tests.support.fake_workers import FakeWorkers
@@ -25,6 +27,7 @@ from tests.support.operator_process import OperatorProcess
 from tests.support.redis_server import RedisServer, binaries
 
 StartOperator = Callable[..., OperatorProcess]
+StartProxy = Callable[[], ApiFaultProxy]
 StartWorkers = Callable[..., FakeWorkers]
 
 
@@ -95,6 +98,18 @@ def start_operator(control_plane: ControlPlane, namespace: str) -> Iterator[Star
         yield start
         for process in started:
             print(f"--- log of {process.instance} ---\n{process.log()}")
+
+
+@pytest.fixture
+def start_proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[StartProxy]:
+    """Starts proxies in front of the API server: `start_operator(kubeconfig=start_proxy().kubeconfig)`."""
+    with ExitStack() as stack:
+        numbers = itertools.count(1)
+
+        def start() -> ApiFaultProxy:
+            return stack.enter_context(ApiFaultProxy(control_plane, tmp_path / f"proxy-{next(numbers)}"))
+
+        yield start
 
 
 @pytest.fixture
