@@ -116,8 +116,9 @@ class Operator:
             quotas=Quotas(settings.quotas, self._cache, changed=self._queue.add),
         )
         self._task_queues = TaskQueueReconcile(self._tools)
+        self._agents = AgentReconcile(self._tools)
         self._reconciles: dict[str, Callable[[Custom], Awaitable[float | None]]] = {
-            "Agent": AgentReconcile(self._tools),
+            "Agent": self._agents,
             "CentralAgent": CentralAgentReconcile(self._tools),
             "TaskQueue": self._task_queues,
         }
@@ -209,6 +210,8 @@ class Operator:
         self._tools.quotas.forget(key)
         if key.kind == "TaskQueue":
             self._task_queues.forget(key)
+        elif key.kind == "Agent":
+            self._agents.forget(key)
 
     def _sampled(self, key: Key, agents: frozenset[str] | None) -> None:
         """A sample says something new about a queue, and about these Agents (None: all)."""

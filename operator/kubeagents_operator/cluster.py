@@ -129,9 +129,9 @@ class Cluster:
         )
 
     async def annotate(
-        self, resource: Resource, namespace: str, name: str, *, uid: str, annotations: Mapping[str, str]
+        self, resource: Resource, namespace: str, name: str, *, uid: str, annotations: Mapping[str, str | None]
     ) -> Object:
-        """Set annotations of an object, if it is still the one with that uid."""
+        """Set annotations of an object, or remove those that are None, if it is still the one with that uid."""
         return await self._written(
             "PATCH",
             resource.path(namespace, name) + f"?fieldManager={FIELD_MANAGER}",

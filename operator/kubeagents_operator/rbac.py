@@ -26,7 +26,8 @@ def rules() -> list[dict[str, Any]]:
         ),
         # Not for the operator itself: the Roles of CentralAgents grant it, and nobody may grant what he lacks.
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["update"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": _READ},
+        # To mark those that are to go.
+        {"apiGroups": [""], "resources": ["pods"], "verbs": [*_READ, "patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ]
 

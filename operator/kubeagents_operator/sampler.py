@@ -2,8 +2,13 @@
 """Looks at the queues' Redis every few seconds and keeps what it saw, so that no reconcile ever waits for a Redis.
 
 One task per TaskQueue. With each sample it also holds the queue's gates to what `spec.paused` and `spec.closed` say,
-which is all that the operator ever writes into a queue. Its samples are a snapshot: the reconciles of the queue, of its
-Agents and of its CentralAgents all read the same one and are asked for only when what they would read has changed.
+and its cordons to what its Agents wish, which is all that the operator ever writes into a queue. Its samples are a
+snapshot: the reconciles of the queue, of its Agents and of its CentralAgents all read the same one and are asked for
+only when what they would read has changed.
+
+A sample is taken every so many seconds, soon after somebody has poked, soon while those who were cordoned have not
+finished, and at once when something happens in a queue of which an Agent sleeps at zero replicas: for these, a second
+task waits for the queue's events. However many there are, that makes one sample a second.
 """
 
 import asyncio
@@ -24,6 +29,7 @@ from kubeagents_operator.consumption import Consumption, Witness
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.metrics import SampleMetrics
 from kubeagents_operator.replays import Replayed, Replays
+from kubeagents_operator.scaling.cordons import Cordons, Wish
 from kubeagents_operator.turns import FairLimit
 
 _log = logging.getLogger(__name__)
@@ -32,7 +38,14 @@ _TIMEOUT = 15.0
 """For one sample; longer than the queue's own patience, so that its error tells what is wrong."""
 _RETRIES = (1.0, 2.0, 4.0, 8.0)
 """Pauses after the first failed samples, in seconds; the usual interval follows."""
-_SHORTEST_PAUSE = 1.0
+_SHORTEST_PAUSE = 0.5
+"""Between two samples, however often somebody pokes."""
+_SOON = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0)
+"""Pauses while cordoned instances have not finished, from the latest cordon on; the last one repeats."""
+_EVENT_PAUSE = 1.0
+"""Between two samples because of events."""
+_EVENT_WAIT = 60.0
+"""For an event, in one call; a queue answers earlier if that is too long for its connection."""
 
 ReadUrl = Callable[[Name, str], Awaitable[str | None]]
 """Reads one key of a Secret."""
@@ -80,6 +93,8 @@ class Sample:
     """Who takes tasks, by this sample and those before it."""
     replayed: Replayed | None = None
     """The last replay of dead tasks that was asked for and has been done."""
+    vacated: frozenset[str] = frozenset()
+    """The instances that the operator has cordoned and that have finished since."""
 
     def of_queue(self) -> object:
         """The part that shows in the queue's status: a sample that differs in nothing else is no news to it."""
@@ -94,13 +109,19 @@ class Sample:
             self.replayed,
         )
 
+    def of_demand(self) -> object:
+        """The part by which Agents are scaled."""
+        stats = self.stats
+        return stats and (stats.waiting, stats.oldest_at, bool(stats.paused_by))
+
     def of_agents(self) -> dict[str, list[object]]:
         """The part that shows in the status of each Agent."""
         agents: dict[str, list[object]] = {}
         for one in self.instances:
             fresh = (threshold for threshold, names in sorted(self.healthy.items()) if one.instance in names)
             healthy = (self.consumption.of(one.instance), *fresh)
-            agents.setdefault(one.agent, []).append((one.instance, one.running, healthy))
+            vacated = one.instance in self.vacated
+            agents.setdefault(one.agent, []).append((one.instance, one.running, healthy, vacated))
         return agents
 
 
@@ -110,6 +131,20 @@ class _Watched:
     task: asyncio.Task[None]
     poke: asyncio.Event
     sample: Sample | None = None
+
+
+@dataclass(slots=True)
+class _Wished:
+    """What the Agents of a queue wish, whether it is sampled now or not."""
+
+    by_agent: dict[Key, Wish] = field(default_factory=dict)
+    cordons: Cordons = field(default_factory=Cordons)
+
+    def wakes(self) -> bool:
+        return any(wish.wakes for wish in self.by_agent.values())
+
+    def cordoned(self) -> frozenset[str]:
+        return frozenset[str]().union(*(wish.cordoned for wish in self.by_agent.values()))
 
 
 class Sampler:
@@ -132,6 +167,7 @@ class Sampler:
         self._watched: dict[Key, _Watched] = {}
         self._witnesses: dict[Key, Witness] = {}
         self.replays = Replays()
+        self._wished: dict[Key, _Wished] = {}
         self._stopping: set[asyncio.Task[None]] = set()
 
     def watch(self, key: Key, target: Target) -> None:
@@ -148,6 +184,8 @@ class Sampler:
             # The figures of the same server stay until there are new ones; those of another say nothing.
             if (watched.target.secret, watched.target.secret_digest) == (target.secret, target.secret_digest):
                 last = watched.sample
+            elif (wished := self._wished.get(key)) is not None:
+                wished.cordons = Cordons()
         poke = asyncio.Event()
         task = asyncio.create_task(self._run(key, target, poke), name=f"sample {key}")
         self._watched[key] = _Watched(target, task, poke, last)
@@ -161,6 +199,21 @@ class Sampler:
         stopping = asyncio.create_task(_stop(watched.task))
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)
+
+    def wish(self, queue: Key, agent: Key, wish: Wish) -> None:
+        """What an Agent wants of its queue from now on, in place of what it wanted before."""
+        wished = self._wished.setdefault(queue, _Wished())
+        before = wished.by_agent.get(agent, Wish())
+        wished.by_agent[agent] = wish
+        if before.cordoned != wish.cordoned or before.wakes != wish.wakes:
+            self.poke(queue)
+
+    def withdraw(self, queue: Key, agent: Key) -> None:
+        """An Agent is gone, or refers to another queue."""
+        if (wished := self._wished.get(queue)) is not None:
+            wished.by_agent.pop(agent, None)
+            if not wished.by_agent:
+                del self._wished[queue]
 
     def poke(self, key: Key) -> None:
         """Something has happened that makes the last sample doubtful: take another one soon."""
@@ -181,20 +234,30 @@ class Sampler:
 
     async def _run(self, key: Key, target: Target, poke: asyncio.Event) -> None:
         queue: TaskQueue | None = None
-        failures = 0
+        listener: asyncio.Task[None] | None = None
+        pauses = _Pauses(self._interval)
         try:
             while True:
                 poke.clear()
                 async with self._limit.turn(key.namespace):
+                    pauses.begin()
                     if queue is None:
                         queue, sample = await self._open(target)
                     if queue is not None:
                         sample = await self._take(key, queue, target)
-                failures = 0 if sample.trouble is None else failures + 1
-                self._metrics.samples.labels("error" if failures else "ok").inc()
+                self._metrics.samples.labels("error" if sample.trouble is not None else "ok").inc()
                 self._keep(key, target, sample)
-                await self._pause(poke, failures)
+                wished = self._wished.get(key, _Wished())
+                if queue is not None and listener is None and wished.wakes():
+                    listener = asyncio.create_task(_listen(queue, poke), name=f"events of {key}")
+                elif listener is not None and not wished.wakes():
+                    await _stop(listener)
+                    listener = None
+                pauses.ended(sample, awaited=wished.cordoned() - sample.vacated)
+                await pauses.until_next(poke)
         finally:
+            if listener is not None:
+                await _stop(listener)
             if queue is not None:
                 await queue.aclose()
 
@@ -228,7 +291,11 @@ class Sampler:
                 for threshold in sorted(target.thresholds):
                     known = await queue.instances(timeout_seconds=threshold)
                     healthy[threshold] = frozenset(one.instance for one in known if one.healthy)
-                return Sample(stats=stats, storage=storage, instances=tuple(known), healthy=healthy)
+                vacated = frozenset[str]()
+                if (wished := self._wished.get(key)) is not None:
+                    by_name = {one.instance: one for one in known}
+                    vacated = await wished.cordons.hold(queue, by_name, list(wished.by_agent.values()))
+                return Sample(stats=stats, storage=storage, instances=tuple(known), healthy=healthy, vacated=vacated)
         except QueueAuthError as error:
             return _failed(Reason.REDIS_AUTH_FAILED, str(error))
         except QueueUnavailableError as error:
@@ -267,20 +334,70 @@ class Sampler:
             return
         before, after = old.of_agents(), sample.of_agents()
         agents = frozenset(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        agents |= self._concerned(key, old, sample)
         if agents or old.of_queue() != sample.of_queue():
             self._changed(key, agents)
 
-    async def _pause(self, poke: asyncio.Event, failures: int) -> None:
+    def _concerned(self, key: Key, old: Sample, new: Sample) -> frozenset[str]:
+        """The Agents that wish to hear of a difference which is none of their pods'."""
+        wished = self._wished.get(key, _Wished()).by_agent.items()
+        vacated = old.vacated ^ new.vacated
+        demand = old.of_demand() != new.of_demand()
+        return frozenset(agent.name for agent, wish in wished if wish.cordoned & vacated or (demand and wish.counts))
+
+
+class _Pauses:
+    """How long until the next sample of one queue."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._failures = 0
+        self._awaited = frozenset[str]()
+        self._looks = 0
+
+    def begin(self) -> None:
+        """A sample is taken now."""
+        self._began = self._clock()
+
+    def ended(self, sample: Sample, *, awaited: frozenset[str]) -> None:
+        """It has been taken; `awaited` are those that are cordoned and have not finished."""
+        self._failures = self._failures + 1 if sample.trouble is not None else 0
+        self._looks = self._looks + 1 if awaited <= self._awaited else 0
+        self._awaited = awaited
+
+    async def until_next(self, poke: asyncio.Event) -> None:
+        """Wait for the next sample's time, or until somebody pokes."""
         # Jitter, lest all queues be sampled at the same moment for ever after a restart.
         pause = self._interval * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
-        if 0 < failures <= len(_RETRIES):
-            pause = min(pause, _RETRIES[failures - 1])
-        await asyncio.sleep(_SHORTEST_PAUSE)
+        if 0 < self._failures <= len(_RETRIES):
+            pause = min(pause, _RETRIES[self._failures - 1])
+        if self._awaited and not self._failures:
+            pause = min(pause, _SOON[min(self._looks, len(_SOON) - 1)])
         try:
-            async with asyncio.timeout(max(0.0, pause - _SHORTEST_PAUSE)):
+            async with asyncio.timeout(pause):
                 await poke.wait()
+                await asyncio.sleep(max(0.0, self._began + _SHORTEST_PAUSE - self._clock()))
         except TimeoutError:
             return
+
+
+async def _listen(queue: TaskQueue, poke: asyncio.Event) -> None:
+    """Poke whenever something has happened in the queue. The newest event is looked up before the poke, so the sample
+    that follows has all that happened up to it, and what comes later is found next."""
+    while True:
+        try:
+            newest = await queue.events(after="$", limit=1)
+            poke.set()
+            await asyncio.sleep(_EVENT_PAUSE)
+            while not await queue.events(after=newest[-1].offset if newest else "", limit=1, wait_seconds=_EVENT_WAIT):
+                pass
+        except QueueUnavailableError:
+            await asyncio.sleep(_EVENT_PAUSE)
+        except Exception:
+            _log.exception("the events of queue %s could not be read", queue.name)
+            await asyncio.sleep(_EVENT_WAIT)
 
 
 def _failed(reason: Reason, message: str) -> Sample:

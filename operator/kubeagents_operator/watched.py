@@ -51,9 +51,21 @@ SERVICE_ACCOUNT = Resource("ServiceAccount", "serviceaccounts")
 ROLE = Resource("Role", "roles", "rbac.authorization.k8s.io")
 ROLE_BINDING = Resource("RoleBinding", "rolebindings", "rbac.authorization.k8s.io")
 LEASE = Resource("Lease", "leases", "coordination.k8s.io")
+POD_DISRUPTION_BUDGET = Resource("PodDisruptionBudget", "poddisruptionbudgets", "policy")
 POD = Resource("Pod", "pods")
 
-CHILDREN = (CONFIG_MAP, SECRET, DEPLOYMENT, STATEFUL_SET, SERVICE, SERVICE_ACCOUNT, ROLE, ROLE_BINDING, LEASE)
+CHILDREN = (
+    CONFIG_MAP,
+    SECRET,
+    DEPLOYMENT,
+    STATEFUL_SET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    ROLE,
+    ROLE_BINDING,
+    LEASE,
+    POD_DISRUPTION_BUDGET,
+)
 """What the operator creates and owns."""
 WATCHED = (*CUSTOM, *CHILDREN, POD)
 BY_KIND = {resource.kind: resource for resource in WATCHED}

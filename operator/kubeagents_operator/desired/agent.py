@@ -3,11 +3,14 @@
 
 from dataclasses import dataclass
 
+import orjson
+
 from kubeagents_api import runtime_config
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.labels import HTTP_PORT
+from kubeagents_api.runtime_config import AgentConfig
 from kubeagents_api.task_queue import TaskQueueSpec
-from kubeagents_operator.desired import names, runtime
+from kubeagents_operator.desired import disruption, names, runtime
 from kubeagents_operator.desired.metadata import Manifest, Owner
 from kubeagents_operator.desired.runtime import CODE_PATH, Defaults, QueueAccess, RuntimePods
 
@@ -47,7 +50,8 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         grace_seconds=spec.drain_seconds + _STOP_MARGIN_SECONDS,
         api_token=False,
         config_in_template=True,
-        code=spec.code.config_map_ref.name if spec.code is not None else None,
+        own_config=_own(config),
+        code=code_volume(inputs),
         code_digest=inputs.code_digest,
         env_digest=inputs.env_digest,
         restarted_at=inputs.restarted_at,
@@ -55,5 +59,28 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
     return [
         runtime.service_account(owner, pods.name),
         runtime.service(owner, pods.name, port=HTTP_PORT),
+        *([disruption.budget(owner, pods.name)] if _may_be_several(inputs) else []),
         runtime.deployment(pods, defaults),
     ]
+
+
+def _may_be_several(inputs: AgentInputs) -> bool:
+    spec = inputs.spec
+    most = spec.replicas if spec.autoscaling is None else spec.autoscaling.max_replicas
+    return max(most, inputs.replicas) > 1
+
+
+def code_volume(inputs: AgentInputs) -> str | None:
+    """The ConfigMap that the pods mount: the user's own one, or, if versions are tried on a part of the replicas, a
+    copy that belongs to the version. The other replicas would read the new code as well when they start again."""
+    if inputs.spec.code is None:
+        return None
+    if inputs.spec.rollout is None:
+        return inputs.spec.code.config_map_ref.name
+    return names.code(inputs.owner.key.name, inputs.code_digest)
+
+
+def _own(config: AgentConfig) -> str:
+    """The configuration without what the queue says."""
+    own = {**config.to_wire(), "queue": [config.queue.namespace, config.queue.name]}
+    return orjson.dumps(own, option=orjson.OPT_SORT_KEYS).decode()

@@ -8,11 +8,14 @@ from kubeagents_operator import dependencies
 from kubeagents_operator.desired import agent, names
 from kubeagents_operator.desired.metadata import Owner
 from kubeagents_operator.desired.pods import template_hash
+from kubeagents_operator.keys import Key
 from kubeagents_operator.observed import Custom
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, pods_state, write_invalid
+from kubeagents_operator.reconcile.canary import Canaries
 from kubeagents_operator.reconcile.queues import Queue, look_up
-from kubeagents_operator.scaling.plan import ReplicaPlan, by_spec
-from kubeagents_operator.status.agent import AgentState, report
+from kubeagents_operator.reconcile.replicas import Replicas
+from kubeagents_operator.scaling.plan import ReplicaPlan
+from kubeagents_operator.status.agent import AgentState, awaits_sample, report
 from kubeagents_operator.status.conditions import Previous, Verdict, earliest
 from kubeagents_operator.status.workload import judge_queues
 
@@ -22,6 +25,13 @@ class AgentReconcile:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._replicas = Replicas(tools)
+        self._canaries = Canaries(tools)
+
+    def forget(self, key: Key) -> None:
+        """The Agent is gone."""
+        self._replicas.forget(key)
+        self._canaries.forget(key)
 
     async def __call__(self, custom: Custom) -> float | None:
         """One pass. Raises ApiUnavailableError."""
@@ -34,27 +44,34 @@ class AgentReconcile:
         allowed = tools.quotas.allow(custom, spec)
         spec = allowed.spec
         queue = look_up(tools, key.namespace, spec.queue_ref, referrer="spec.queueRef")
-        plan = by_spec(replicas=spec.replicas, suspended=spec.suspend)
+        plan = await self._replicas.plan(custom, spec, queue.state)
         tools.quotas.took(custom, spec, plan.kept)
         inputs = allowed.refusal or self._inputs(custom, spec, queue, plan)
         template, refused = None, None
+        kept, canary, image = plan.kept, self._canaries.unarranged(custom, spec), spec.image
         if isinstance(inputs, agent.AgentInputs):
-            manifests = agent.children(inputs, tools.defaults)
-            template = template_hash(manifests[-1])
-            refused = await bring(tools, custom, manifests)
+            made_of = agent.children(inputs, tools.defaults)
+            arranged = await self._canaries.arrange(custom, inputs, made_of, queue.state.sample)
+            custom = tools.cache.custom(key) or custom
+            template, kept, image = template_hash(arranged.stable), arranged.replicas, arranged.image
+            canary = arranged.view
+            refused = await bring(tools, custom, arranged.manifests, keeping=arranged.keeping)
         name = names.agent(key.name)
         state = AgentState(
             name=key.name,
             obstacle=inputs if isinstance(inputs, Verdict) else refused or allowed.excess,
             suspended=spec.suspend,
             plan=plan,
-            pods=pods_state(tools, custom, name, spec=spec, wanted=plan.wanted, template=template),
+            pods=pods_state(tools, custom, name, spec=spec, wanted=plan.wanted, kept=kept, template=template),
             queue=queue.state,
             heartbeat_seconds=float(spec.heartbeat_seconds),
-            image=spec.image or tools.defaults.runtime_image,
+            image=image or tools.defaults.runtime_image,
             endpoint=names.url(name, key.namespace),
             restarted_at=custom.asked.get(RESTARTED_AT) if template is not None else None,
+            canary=canary,
         )
+        if awaits_sample(state):
+            tools.sampler.poke(queue.key)
         made = report(state, Previous(custom.status), now=tools.now())
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again

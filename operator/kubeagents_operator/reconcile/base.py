@@ -2,7 +2,7 @@
 """What the reconciles of all kinds share."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ from kubeagents_api.pod import PodSettings
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.children import Changes, Children, ContestedError, StillThereError
 from kubeagents_operator.cluster import Cluster, ObjectRefusedError
+from kubeagents_operator.desired import names
 from kubeagents_operator.desired.metadata import Manifest, Owner, selector
 from kubeagents_operator.desired.runtime import Defaults
 from kubeagents_operator.events import Recorder
@@ -64,10 +65,18 @@ async def write_invalid(tools: Tools, custom: Custom, error: InvalidManifestErro
 
 
 def pods_state(
-    tools: Tools, custom: Custom, name: str, *, spec: PodSettings, wanted: int, template: str | None
+    tools: Tools,
+    custom: Custom,
+    name: str,
+    *,
+    spec: PodSettings,
+    wanted: int,
+    template: str | None,
+    kept: int | None = None,
 ) -> PodsState:
     """The Deployment of an Agent or CentralAgent and its pods, as they are in memory now."""
-    child = tools.cache.children(custom.key).get(("Deployment", name))
+    children = tools.cache.children(custom.key)
+    child, beside = children.get(("Deployment", name)), children.get(("Deployment", names.canary(custom.key.name)))
     labels = selector(Owner(custom.key, custom.uid))
     return PodsState(
         wanted=wanted,
@@ -76,14 +85,19 @@ def pods_state(
         template=template,
         pods=tuple(tools.cache.pods(custom.key)),
         deadline=float(spec.progress_deadline_seconds),
+        kept=kept,
+        canary=beside.rollout if beside is not None else None,
     )
 
 
-async def bring(tools: Tools, custom: Custom, manifests: Sequence[Manifest]) -> Verdict | None:
-    """Bring the children where they should be and post what was done; the obstacle if that is not possible."""
+async def bring(
+    tools: Tools, custom: Custom, manifests: Sequence[Manifest], *, keeping: Collection[tuple[str, str]] = ()
+) -> Verdict | None:
+    """Bring the children where they should be and post what was done; the obstacle if that is not possible. Those in
+    `keeping`, by kind and name, stay as they are."""
     changes = Changes()
     try:
-        await tools.children.bring(custom, manifests, changes)
+        await tools.children.bring(custom, manifests, changes, keeping=keeping)
     except ObjectRefusedError as error:
         return stalled(refusal(str(error)), str(error))
     except (StillThereError, ContestedError) as error:

@@ -5,10 +5,10 @@
     late      = a task waits for longer than maxQueueSeconds: half as many again as are ready, at least one more
     needed    = the greater of both, between minReplicas and maxReplicas
 
-What runs counts like what waits: a queue that is empty because everything is being worked on is no reason to go. More
-replicas are taken as soon as they have been needed throughout scaleUp.stabilizationWindowSeconds, fewer as soon as they
-have been enough throughout scaleDown.stabilizationWindowSeconds. The last replica goes when there has been nothing to do
-for idleSeconds, and only then.
+What runs counts like what waits: a queue that is empty because everything is being worked on is no reason to go.
+More replicas are taken as soon as they have been needed throughout scaleUp.stabilizationWindowSeconds, fewer as soon
+as they have been enough throughout scaleDown.stabilizationWindowSeconds. The last replica goes when there has been
+nothing to do for idleSeconds, and only then.
 
 What was not seen cannot count as little: a restart of the operator and a time in which the queue could not be asked
 begin the windows anew, so nothing is taken away before a whole window has been watched. A paused queue adds nothing.
@@ -129,10 +129,7 @@ def _stabilized(history: History, current: int, *, up: float, down: float, now: 
     least, most = min(history.within(now, up)), max(history.within(now, down))
     if least > current and watched >= up:
         return Decision(least)
-    if most < current and watched >= down:
-        wanted = most
-    else:
-        wanted = current
+    wanted = most if most < current and watched >= down else current
     need = history.needs[-1][1]
     if need > wanted:
         return Decision(wanted, history.next_change(now, up))

@@ -2,8 +2,8 @@
 """Holds the cordons in one queue to what its Agents wish, each time that the queue is sampled.
 
 The orders themselves are in the queue's Redis, so nothing depends on this memory: what should be cordoned and is not,
-is; what the operator has cordoned and an Agent wants back, is let go. Instances of which no Agent has said anything yet,
-as after a restart of the operator, stay as they are.
+is; what the operator has cordoned and an Agent wants back, is let go. Instances of which no Agent has said anything
+yet, as after a restart of the operator, stay as they are.
 """
 
 from collections.abc import Collection, Mapping

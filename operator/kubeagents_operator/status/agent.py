@@ -8,10 +8,12 @@ from typing import Final
 
 from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_operator.observed import Pod
+from kubeagents_operator.rollout.view import CanaryView
 from kubeagents_operator.scaling.plan import ReplicaPlan
 from kubeagents_operator.status import workload
 from kubeagents_operator.status.conditions import (
     Fact,
+    Phase,
     Previous,
     Report,
     Verdict,
@@ -20,6 +22,7 @@ from kubeagents_operator.status.conditions import (
     fact,
     of_verdict,
     parse_time,
+    progressing,
     unknown,
 )
 from kubeagents_operator.status.workload import PodsState, QueueState
@@ -47,6 +50,7 @@ class AgentState:
     endpoint: str
     restarted_at: str | None = None
     """The annotation for a restart, once the Deployment has been told."""
+    canary: CanaryView | None = None
 
     @property
     def threshold(self) -> float:
@@ -60,10 +64,20 @@ def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
     pods = workload.judge(state.pods, previous, now=now)
     connected = workload.queue_connected([state.queue], previous)
     heartbeats, again = _heartbeats(state, previous, now)
+    consuming = _consuming(state, previous)
     verdict = workload.with_patience(state.obstacle, previous, deadline=deadline, now=now)
+    canary = state.canary.verdict if state.canary is not None and not state.suspended else None
+    for trouble in (pods, canary):
+        if verdict is None and trouble is not None and trouble.phase is Phase.STALLED:
+            verdict = trouble
     verdict = verdict or (pods if pods.waiting() else None)
-    for one in (connected, heartbeats):
+    for one in (connected, heartbeats, consuming):
         verdict = verdict or workload.failing(one, previous, deadline=deadline, now=now)
+    for one in (heartbeats, consuming):
+        verdict = verdict or _proof_awaited(one, previous)
+    if state.plan.verdict is not None and (verdict is None or verdict.reason is Reason.ROLLING_OUT):
+        verdict = state.plan.verdict
+    verdict = verdict or canary
     if verdict is None:
         verdict = workload.at_rest() if state.suspended else current(pods.reason, pods.message)
     facts = (
@@ -71,22 +85,26 @@ def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
         workload.suspended(state.suspended),
         workload.available(state.pods, verdict),
         heartbeats,
+        consuming,
         connected,
         fact(ConditionType.SCALED_TO_ZERO, True, Reason.SCALED_TO_ZERO, "tasks can be submitted and wait")
         if state.pods.wanted == 0
         else fact(ConditionType.SCALED_TO_ZERO, False, Reason.AVAILABLE),
         *state.plan.facts,
+        *((state.canary.fact,) if state.canary is not None and state.canary.fact is not None else ()),
     )
     fields = {
         **workload.fields(state.pods),
         "desiredReplicas": state.plan.wanted,
         **state.plan.fields,
+        **(state.canary.fields if state.canary is not None else {}),
         **workload.handled(previous, restartedAt=state.restarted_at),
         "running": _running(state, previous),
         "endpoint": state.endpoint,
         "version": previous.fields.get("version") if pods.waiting() else state.image,
     }
-    return Report(verdict, facts, fields, again=earliest(again, state.plan.again, verdict.again))
+    looks = state.canary.again if state.canary is not None else None
+    return Report(verdict, facts, fields, again=earliest(again, state.plan.again, looks, verdict.again))
 
 
 def _heartbeats(state: AgentState, previous: Previous, now: datetime) -> tuple[Fact, float | None]:
@@ -117,8 +135,70 @@ def _heartbeats(state: AgentState, previous: Previous, now: datetime) -> tuple[F
         return fact(type_, False, Reason.HEARTBEAT_MISSED, message), None
     if silent:
         again = min(grace - ages.get(pod.name, 0.0) for pod in silent) + 1.0
-        return (previous.fact(type_) or unknown(type_, Reason.ROLLING_OUT, "the first heartbeats are awaited")), again
+        return _known(previous, type_) or unknown(type_, Reason.ROLLING_OUT, "the first heartbeats are awaited"), again
     return fact(type_, True, Reason.HEARTBEATS_FRESH, "every ready replica has sent a heartbeat recently"), None
+
+
+def _consuming(state: AgentState, previous: Previous) -> Fact:
+    """Whether every ready pod takes tasks; see `consumption`. Those that have sent no heartbeat yet are awaited."""
+    type_ = ConditionType.CONSUMING
+    if state.pods.wanted == 0:
+        return unknown(type_, Reason.NOT_REQUIRED, "no replica is wanted")
+    sample = state.queue.sample
+    if sample is None:
+        return previous.fact(type_) or unknown(type_, Reason.DEPENDENCY_NOT_READY, "Redis has not been asked yet")
+    if sample.trouble is not None:
+        return unknown(type_, sample.trouble.reason, "the queue cannot be asked")
+    ready = [pod for pod in state.pods.pods if pod.ready and not pod.deleting]
+    if not ready:
+        return unknown(type_, Reason.ROLLING_OUT, "no replica is ready")
+    late = sample.consumption.unanswered.get(state.threshold, frozenset())
+    if stalled := [pod for pod in ready if pod.name in late]:
+        message = (
+            f"the queue has not answered a claim of {_names(stalled)} for a while, though heartbeats come: tasks are "
+            "not taken; see the pod's log, or delete the pod"
+        )
+        return fact(type_, False, Reason.CONSUMER_STALLED, message)
+    if idle := [pod for pod in ready if pod.name in sample.consumption.idle]:
+        message = (
+            f"tasks wait that {_names(idle)} takes and has room for, but nothing is taken: see the pod's log, or "
+            "delete the pod"
+        )
+        return fact(type_, False, Reason.CONSUMER_STALLED, message)
+    claimed = {one.instance for one in sample.instances if one.claimed_at is not None}
+    if any(pod.name not in claimed for pod in ready):
+        return _known(previous, type_) or unknown(type_, Reason.ROLLING_OUT, "the first claims are awaited")
+    known = previous.fact(type_)
+    if known is not None and known.status == "False" and any(p.name in sample.consumption.unproven for p in ready):
+        return known
+    return fact(type_, True, Reason.CONSUMING, "the queue answers the claims of every ready replica")
+
+
+def _known(previous: Previous, type_: ConditionType) -> Fact | None:
+    """What was known before of a condition that new pods do not change yet."""
+    known = previous.fact(type_)
+    return known if known is not None and known.status != "Unknown" else None
+
+
+def _proof_awaited(fact: Fact, previous: Previous) -> Verdict | None:
+    """What has not been ready is so only when that is proven. What was ready stays so until the contrary is."""
+    ready = previous.condition(ConditionType.READY).get("status") == "True"
+    if ready or fact.status != "Unknown" or fact.reason not in (Reason.ROLLING_OUT, Reason.DEPENDENCY_NOT_READY):
+        return None
+    return progressing(Reason.ROLLING_OUT, fact.message)
+
+
+def awaits_sample(state: AgentState) -> bool:
+    """A pod has become ready since the last sample, which therefore says nothing of it."""
+    sample = state.queue.sample
+    if sample is None or sample.at is None:
+        return False
+    known = {one.instance for one in sample.instances}
+    return any(
+        pod.name not in known and pod.ready_since is not None and parse_time(pod.ready_since) >= sample.at
+        for pod in state.pods.pods
+        if pod.ready and not pod.deleting
+    )
 
 
 def _names(pods: Iterable[Pod]) -> str:
@@ -134,4 +214,6 @@ def _running(state: AgentState, previous: Previous) -> int | None:
         return kept
     if sample.trouble is not None:
         return None
-    return sum(one.running for one in sample.instances if one.agent == state.name)
+    # An Agent of another namespace may have the same name.
+    own = {pod.name for pod in state.pods.pods}
+    return sum(one.running for one in sample.instances if one.instance in own)

@@ -33,6 +33,11 @@ class PodsState:
     template: str | None
     """Digest of the wanted pod template; None while it cannot be computed."""
     pods: tuple[Pod, ...]
+    kept: int | None = None
+    """How many the Deployment has for now, if not as many as wanted: some that are to go finish their tasks, or run in
+    a canary."""
+    canary: Rollout | None = None
+    """The Deployment of an Agent's new version, while that is tried."""
     deadline: float = float(PodSettings.model_fields["progress_deadline_seconds"].default)
     """Seconds for which something that usually does not heal may last before somebody should look."""
 
@@ -57,7 +62,7 @@ def judge(state: PodsState, previous: Previous, *, now: datetime) -> Verdict:
     """The verdict on the pods."""
     return rollouts.judge(
         state.rollout,
-        wanted=state.wanted,
+        wanted=state.wanted if state.kept is None else state.kept,
         template=state.template,
         pods=state.pods,
         overdue=False,
@@ -131,18 +136,22 @@ def available(state: PodsState, verdict: Verdict) -> Fact:
     type_ = ConditionType.AVAILABLE
     if state.wanted == 0:
         return fact(type_, True, Reason.SCALED_TO_ZERO, "no replica is wanted")
-    if state.rollout is not None and state.rollout.available > 0:
+    if any(rollout.available > 0 for rollout in _rollouts(state)):
         return fact(type_, True, Reason.AVAILABLE, "at least one replica is ready")
     return fact(type_, False, verdict.reason if verdict.waiting() else Reason.ROLLING_OUT, "no replica is ready")
 
 
 def fields(state: PodsState) -> dict[str, Any]:
     """The fields that the scale subresource and the columns read; always written."""
-    rollout = state.rollout
-    replicas, ready = (rollout.replicas, rollout.ready) if rollout is not None else (0, 0)
+    rollouts = _rollouts(state)
+    ready = sum(rollout.ready for rollout in rollouts)
     return {
-        "replicas": replicas,
+        "replicas": sum(rollout.replicas for rollout in rollouts),
         "readyReplicas": ready,
         "ready": f"{ready}/{state.wanted}",
         "selector": state.selector,
     }
+
+
+def _rollouts(state: PodsState) -> list[Rollout]:
+    return [rollout for rollout in (state.rollout, state.canary) if rollout is not None]
