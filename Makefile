@@ -76,7 +76,7 @@ test-integration: setup ## Real Redis, sockets, processes, and a control plane f
 
 .PHONY: test-e2e
 test-e2e: setup ## On a real Kubernetes cluster; makes one where none is given (about 10 min; KEEP=1 leaves it running)
-	$(PYTHON) -m pytest tests/e2e $(if $(KEEP),--keep-cluster)
+	$(PYTHON) -m tests.e2e $(if $(KEEP),--keep-cluster)
 
 .PHONY: chaos
 chaos: setup ## Kill, freeze, cut and restart all there is, and see what the queue promised (1,000,000 tasks; TASKS= SEED= PART=)

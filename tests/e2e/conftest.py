@@ -15,6 +15,9 @@ from tests.support.cluster import Cluster
 
 HERE = os.path.dirname(__file__)
 
+PREPARED = "KUBEAGENTS_TEST_CLUSTER_PREPARED"
+"""Set by `python -m tests.e2e`, which has made the cluster and installed the chart for several processes of pytest."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -26,6 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster with our images in it. Made where none is given; with CI=true it must be had."""
+    if PREPARED in os.environ:
+        yield Cluster(cluster_tool.ensure())
+        return
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with ExitStack() as turn:
         with capture.global_and_fixture_disabled():  # building takes minutes: people want to see what goes on
@@ -49,8 +55,9 @@ def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def cluster(bare_cluster: Cluster) -> Cluster:
     """The cluster with the operator installed by its chart, as a user installs it."""
-    chart.install(bare_cluster.handle)
-    bare_cluster.start_operator()
+    if PREPARED not in os.environ:
+        chart.install(bare_cluster.handle)
+        bare_cluster.start_operator()
     return bare_cluster
 
 

@@ -19,6 +19,8 @@ from tests.e2e import workload
 from tests.support.cluster import ROOT, Cluster, KubectlError
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.alone
+
 CHART = ROOT / "helm/kubeagents"
 CRD_CHART = ROOT / "helm/kubeagents-crds"
 

@@ -36,6 +36,7 @@ def operator_stopped(cluster: Cluster) -> Iterator[None]:
         cluster.start_operator()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("operator", ["running", "stopped"])
 def test_deleting_the_custom_resources_leaves_no_child_behind(cluster: Cluster, namespace: str, operator: str) -> None:
     manifests = [workload.queue(), workload.code(), workload.agent(), workload.central_agent()]

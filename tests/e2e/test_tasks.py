@@ -52,6 +52,7 @@ def test_no_task_is_lost_when_the_redis_pod_is_deleted(running: Workload) -> Non
     running.cluster.wait(running.namespace, "taskqueue/work", "condition=Ready")
 
 
+@pytest.mark.alone
 def test_agents_work_on_while_the_operator_is_down_and_it_catches_up(running: Workload) -> None:
     cluster, namespace = running.cluster, running.namespace
     pods = set(running.cluster.ready_pods(namespace, AGENT_PODS))

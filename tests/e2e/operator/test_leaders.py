@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leaders: of a CentralAgent, as its status shows them, and of the operator's replicas."""
 
+import pytest
+
 from tests.e2e import workload
 from tests.e2e.operator.states import condition, event_reasons
 from tests.support.cluster import OPERATOR_NAMESPACE, Cluster
@@ -43,6 +45,7 @@ def holder(cluster: Cluster) -> str:
     return str(lease["spec"].get("holderIdentity") or "")
 
 
+@pytest.mark.alone
 def test_another_replica_of_the_operator_takes_over(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("-n", OPERATOR_NAMESPACE, "scale", "deployment/kubeagents-operator", "--replicas=2")
     try:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status names what is wrong, says Stalled when it does not heal, and takes it back when it is mended."""
 
+import pytest
+
 from tests.e2e import workload
 from tests.e2e.operator.states import condition, event_reasons, wait_for_reason
 from tests.support.cluster import Cluster
@@ -80,6 +82,7 @@ def test_a_bad_new_version_is_stalled_while_the_old_one_serves(cluster: Cluster,
     assert set(cluster.ready_pods(namespace, "kubeagents.dev/name=worker")) == serving
 
 
+@pytest.mark.alone
 def test_an_object_that_no_operator_has_seen_is_in_progress(cluster: Cluster, namespace: str) -> None:
     cluster.stop_operator()
     try:

@@ -46,6 +46,7 @@ def restart_operator(cluster: Cluster) -> None:
     eventually(idle, what="the operator has reconciled everything", timeout=60)
 
 
+@pytest.mark.alone
 def test_a_restarted_operator_writes_nothing(cluster: Cluster, namespace: str) -> None:
     workload.deploy(
         cluster,
