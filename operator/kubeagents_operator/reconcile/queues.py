@@ -24,6 +24,7 @@ from kubeagents_operator.status.workload import QueueState
 class Queue:
     """One queue that is referred to."""
 
+    key: Key
     state: QueueState
     spec: TaskQueueSpec | None = None
     access: QueueAccess | None = None
@@ -44,22 +45,22 @@ def look_up(tools: Tools, namespace: str, ref: QueueRef, *, referrer: str, index
     custom = tools.cache.custom(key)
     if custom is None or custom.deleting:
         trouble = Trouble(Reason.DEPENDENCY_NOT_FOUND, f"does not exist: create it, or correct {referrer}.name")
-        return Queue(QueueState(name, trouble, None))
+        return Queue(key, QueueState(name, trouble, None))
     try:
         spec = parse(custom)
     except InvalidManifestError:
-        return Queue(QueueState(name, Trouble(Reason.DEPENDENCY_NOT_READY, "its spec is invalid"), None))
+        return Queue(key, QueueState(name, Trouble(Reason.DEPENDENCY_NOT_READY, "its spec is invalid"), None))
     assert isinstance(spec, TaskQueueSpec)  # noqa: S101 - by its kind
     spec = tools.quotas.limited(namespace, spec)
     secret, secret_key = secret_of(name, spec)
     digest = tools.cache.digest("Secret", Name(namespace, secret))
     if digest is None or secret_key not in digest.keys:
         message = f'key "{secret_key}" of Secret "{secret}", which has the URL of its Redis, does not exist yet'
-        return Queue(QueueState(name, Trouble(Reason.DEPENDENCY_NOT_READY, message), None), spec)
+        return Queue(key, QueueState(name, Trouble(Reason.DEPENDENCY_NOT_READY, message), None), spec)
     access = QueueAccess(
         variable=f"KUBEAGENTS_QUEUE_{index}_URL", secret=secret, key=secret_key, digest=digest.keys[secret_key]
     )
-    return Queue(QueueState(name, None, tools.sampler.sample(key)), spec, access)
+    return Queue(key, QueueState(name, None, tools.sampler.sample(key)), spec, access)
 
 
 def thresholds(cache: Cache, queue: Key) -> frozenset[float]:

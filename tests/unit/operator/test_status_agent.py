@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,9 +8,10 @@ import pytest
 from kubeagents_api.agent import AgentStatus
 from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_api.task import InstanceInfo, QueueStats
+from kubeagents_operator.consumption import Consumption
 from kubeagents_operator.sampler import Sample, Trouble
 from kubeagents_operator.scaling.plan import ReplicaPlan
-from kubeagents_operator.status.agent import AgentState, report
+from kubeagents_operator.status.agent import AgentState, awaits_sample, report
 from kubeagents_operator.status.conditions import Phase, Previous, Report, progressing, stalled
 from kubeagents_operator.status.workload import PodsState, QueueState
 from tests.support.kstatus import kstatus
@@ -33,6 +34,7 @@ def instance(name: str, running: int = 0, agent: str = "echo") -> InstanceInfo:
         started_at=NOW,
         last_beat_at=NOW,
         healthy=True,
+        claimed_at=NOW,
     )
 
 
@@ -155,11 +157,73 @@ def test_a_pod_that_is_ready_but_silent_is_named() -> None:
 
 def test_a_pod_that_has_just_become_ready_may_take_its_time_for_the_first_heartbeat() -> None:
     fresh = replace(READY, ready_since=JUST_NOW)
-    made = of(replace(queue(seen=sample()), pods=replace(HEALTHY.pods, pods=(fresh,))))
+    state = replace(queue(seen=sample()), pods=replace(HEALTHY.pods, pods=(fresh,)))
+    new, known = of(state), of(state, status(of(HEALTHY)))
 
-    assert says(made, ConditionType.HEARTBEAT_HEALTHY)[0] == "Unknown"
-    assert says(made, ConditionType.READY)[0] == "True"
-    assert made.again == pytest.approx(15 + 30 - 2 + 1)
+    assert says(new, ConditionType.HEARTBEAT_HEALTHY)[0] == "Unknown"
+    assert says(new, ConditionType.READY) == ("False", Reason.ROLLING_OUT), "nothing is proven yet"
+    assert says(known, ConditionType.READY)[0] == "True", "what was ready stays so"
+    assert new.again == known.again == pytest.approx(15 + 30 - 2 + 1)
+
+
+def test_a_pod_that_has_become_ready_after_the_sample_is_worth_another_one() -> None:
+    fresh = replace(READY, ready_since=JUST_NOW)
+    seen = replace(sample(), at=NOW - timedelta(seconds=3))
+    state = replace(queue(seen=seen), pods=replace(HEALTHY.pods, pods=(fresh,)))
+
+    assert awaits_sample(state)
+    assert not awaits_sample(replace(state, queue=QueueState("work", None, replace(seen, at=NOW))))
+    assert not awaits_sample(replace(state, queue=QueueState("work", None, replace(seen, instances=MINE))))
+
+
+MINE = (instance("echo-1"),)
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (Consumption(unanswered={15.0: frozenset({"echo-1"})}), "has not answered a claim of echo-1"),
+        (Consumption(idle=frozenset({"echo-1"})), "tasks wait that echo-1 takes"),
+    ],
+)
+def test_a_pod_that_beats_but_takes_nothing_is_a_stalled_consumer(seen: Consumption, words: str) -> None:
+    made = of(queue(seen=replace(sample(*MINE), consumption=seen)))
+    consuming = next(one for one in made.facts if one.type == ConditionType.CONSUMING)
+
+    assert (consuming.status, consuming.reason) == ("False", Reason.CONSUMER_STALLED)
+    assert words in consuming.message
+    assert says(made, ConditionType.HEARTBEAT_HEALTHY)[0] == "True"
+    assert says(made, ConditionType.READY) == ("False", Reason.CONSUMER_STALLED)
+
+
+def test_claims_are_late_by_the_agents_own_heartbeats() -> None:
+    made = of(queue(seen=replace(sample(*MINE), consumption=Consumption(unanswered={9.0: frozenset({"echo-1"})}))))
+
+    assert says(made, ConditionType.CONSUMING)[0] == "True"
+
+
+def test_a_stalled_consumer_stays_so_over_a_restart_of_the_operator_until_it_is_seen_to_claim() -> None:
+    stuck = Consumption(unanswered={15.0: frozenset({"echo-1"})})
+    before = status(of(queue(seen=replace(sample(*MINE), consumption=stuck))))
+    unproven = replace(sample(*MINE), consumption=Consumption(unproven=frozenset({"echo-1"})))
+
+    assert says(of(queue(seen=unproven), before), ConditionType.CONSUMING) == ("False", Reason.CONSUMER_STALLED)
+    assert says(of(queue(seen=unproven)), ConditionType.CONSUMING)[0] == "True"
+    assert says(of(HEALTHY, before), ConditionType.CONSUMING)[0] == "True"
+
+
+def test_an_agent_that_has_never_claimed_is_not_ready_yet() -> None:
+    seen = sample(instance("echo-1").model_copy(update={"claimed_at": None}))
+
+    assert says(of(queue(seen=seen)), ConditionType.CONSUMING)[0] == "Unknown"
+    assert says(of(queue(seen=seen)), ConditionType.READY) == ("False", Reason.ROLLING_OUT)
+
+
+def test_an_agent_of_before_there_was_this_condition_stays_ready_over_the_upgrade() -> None:
+    before = status(of(HEALTHY))
+    before["conditions"] = [one for one in before["conditions"] if one["type"] != "Consuming"]
+
+    assert says(of(queue(seen=None), before), ConditionType.READY)[0] == "True"
 
 
 @pytest.mark.parametrize("seen", [sample(instance("echo-1")), sample(), Sample(trouble=UNREACHABLE)])
@@ -175,7 +239,7 @@ def test_a_queue_that_has_appeared_is_not_missing_any_more_before_it_was_asked()
     made = of(queue(seen=None), before)
 
     assert says(made, ConditionType.QUEUE_CONNECTED) == ("Unknown", Reason.DEPENDENCY_NOT_READY)
-    assert says(made, ConditionType.READY) == ("True", Reason.AVAILABLE)
+    assert says(made, ConditionType.READY) == ("False", Reason.ROLLING_OUT)
 
 
 def test_running_tasks_are_those_of_its_own_pods() -> None:
