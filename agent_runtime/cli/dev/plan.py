@@ -132,8 +132,7 @@ class _Planner:
         if queue is None:
             return []
         self._note_image(item, spec.image)
-        if spec.replicas == 0:
-            self._notes.append(f'Agent "{name}" has replicas: 0, so nothing runs for it')
+        processes = self._processes(name, spec)
 
         def config(port: int, code_path: str | None) -> AgentConfig:
             return agent_config(
@@ -153,8 +152,24 @@ class _Planner:
                 code=code_key,
                 config=config,
             )
-            for index in range(spec.replicas)
+            for index in range(processes)
         ]
+
+    def _processes(self, name: str, spec: AgentSpec) -> int:
+        """How many processes an Agent has here, where nobody scales."""
+        if spec.suspend:
+            self._notes.append(f'Agent "{name}" has suspend: true, so nothing runs for it')
+            return 0
+        if spec.autoscaling is not None:
+            count = max(1, spec.autoscaling.min_replicas)
+            self._notes.append(
+                f'Agent "{name}" has autoscaling, which only a cluster does: {count} '
+                f"{'process runs' if count == 1 else 'processes run'} for it all the time"
+            )
+            return count
+        if spec.replicas == 0:
+            self._notes.append(f'Agent "{name}" has replicas: 0, so nothing runs for it')
+        return spec.replicas
 
     def _central(self, item: Object) -> Iterable[ProcessPlan]:
         spec = item.manifest.spec
@@ -164,6 +179,9 @@ class _Planner:
         if None in queues:
             return []
         self._note_image(item, spec.image)
+        if spec.suspend:
+            self._notes.append(f'CentralAgent "{item.manifest.name}" has suspend: true, so nothing runs for it')
+            return []
         if spec.replicas > 1:
             self._notes.append(f'CentralAgent "{item.manifest.name}" has replicas: {spec.replicas}; one runs here')
         if spec.replicas == 0:

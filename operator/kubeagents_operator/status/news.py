@@ -124,7 +124,7 @@ def _of_replicas(previous: Previous, fields: Mapping[str, Any], *, autoscaled: b
     if before is None or now is None or before == now:
         return
     if now == 0:
-        yield News("ScaledToZero", f"from {before} replicas to none; tasks can be submitted and wait")
+        yield News("ScaledToZero", f"from {before} to no replicas; tasks can be submitted and wait")
     elif before == 0 and autoscaled:
         yield News("Woken", f"tasks wait: from no replicas to {now}")
     elif autoscaled:

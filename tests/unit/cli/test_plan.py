@@ -171,3 +171,29 @@ def test_what_an_agent_can_do_and_how_it_is_called_reaches_its_processes(tmp_pat
     assert config.capabilities == ["ocr"]
     assert config.batch is not None
     assert config.batch.max_tasks == 4
+
+
+@pytest.mark.parametrize(("least", "names"), [(0, ["echo-0"]), (1, ["echo-0"]), (3, ["echo-0", "echo-1", "echo-2"])])
+def test_an_autoscaled_agent_has_its_fewest_replicas_all_the_time_but_at_least_one(
+    tmp_path: Path, least: int, names: list[str]
+) -> None:
+    scaled = AGENT.replace("replicas: 2", f"autoscaling: {{minReplicas: {least}, maxReplicas: 9}}")
+    plan = planned(tmp_path, QUEUE, scaled, CENTRAL, CODE)
+    assert [process.name for process in plan.processes] == ["central", *names]
+    runs = "1 process runs" if len(names) == 1 else f"{len(names)} processes run"
+    assert plan.notes == (f'Agent "echo" has autoscaling, which only a cluster does: {runs} for it all the time',)
+
+
+def test_nothing_runs_for_what_is_suspended(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path,
+        QUEUE,
+        AGENT.replace("replicas: 2", "suspend: true\n  autoscaling: {maxReplicas: 3}"),
+        CENTRAL.replace("spec: {", "spec: {suspend: true, "),
+        CODE,
+    )
+    assert plan.processes == ()
+    assert plan.notes == (
+        'Agent "echo" has suspend: true, so nothing runs for it',
+        'CentralAgent "central" has suspend: true, so nothing runs for it',
+    )
