@@ -146,15 +146,23 @@ class RolloutStatus(ApiModel):
     """Where the rollout of a new version is."""
 
     stable_revision: str | None = None
-    """Digest of the pod template that is known to work."""
+    """The version that is known to work: a digest of what the spec says about the pods, and of their code."""
     canary_revision: str | None = None
-    """Digest of the one that is being tried."""
+    """The one that is being tried."""
     failed_revision: str | None = None
-    """Digest of the one that was taken back. It is not tried again; a change of the spec makes another one."""
+    """The one that was taken back. It is not tried again; a change of the spec makes another one."""
     step: int | None = None
     """Which step is under way, counted from 1."""
     step_started_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
-    """When it began."""
+    """Since when all replicas of the step are ready; its pause counts from then."""
+    progress: str | None = None
+    """Step / steps, as text for people."""
+    succeeded: int | None = None
+    """Task attempts of the new version that have succeeded."""
+    failed: int | None = None
+    """Task attempts of the new version that have failed: by an error, a timeout or a result that was refused."""
+    failure: str | None = None
+    """Why the new version was taken back."""
     promoted: str | None = None
     """The value of the annotation `kubeagents.dev/promote` that was acted on last."""
 

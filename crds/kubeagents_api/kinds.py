@@ -83,6 +83,7 @@ AGENT = Kind(
         ),
         Column("Endpoint", ".status.endpoint", priority=1, description="Service in front of the pods."),
         Column("Version", ".status.version", priority=1, description="Image of the pods."),
+        Column("Rollout", ".status.rollout.progress", priority=1, description="Step / steps of a canary."),
     ),
 )
 

@@ -25,6 +25,15 @@ CONFIG_HASH = f"{GROUP}/config-hash"
 CONFIG = f"{GROUP}/config"
 """Annotation on the pod templates of Agents: the RuntimeConfig of their processes, which the pods mount as a file."""
 
+REVISION = f"{GROUP}/revision"
+"""Annotation on the pod templates of Agents: which version of the Agent it is. It changes with the spec and the code,
+not with a restart or with what the queue says."""
+RESTART_HASH = f"{GROUP}/restart-hash"
+"""Annotation on the pod templates of Agents: changes with what replaces the pods of any version, such as a restart."""
+TRACK = f"{GROUP}/track"
+"""Label on the pods of a canary, which the others have not."""
+TRACK_CANARY = "canary"
+
 RESTARTED_AT = f"{GROUP}/restartedAt"
 """Annotation on an Agent or CentralAgent: a new value replaces its pods one after the other."""
 PROMOTE = f"{GROUP}/promote"

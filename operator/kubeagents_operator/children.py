@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the children of a custom resource what they should be, with as few writes as possible."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from kubeagents_api.errors import TemporaryError
@@ -48,8 +48,16 @@ class Children:
         self._settled: dict[Key, dict[str, tuple[bytes, bytes]]] = {}
         """Owner -> child -> what we want, and what the API server made of it; see `fingerprint`."""
 
-    async def bring(self, owner: Custom, manifests: Sequence[Manifest], changes: Changes) -> None:
-        """Write what differs and delete what is not wanted any more; `changes` is filled in on the way.
+    async def bring(
+        self,
+        owner: Custom,
+        manifests: Sequence[Manifest],
+        changes: Changes,
+        *,
+        keeping: Collection[tuple[str, str]] = (),
+    ) -> None:
+        """Write what differs and delete what is not wanted any more; `changes` is filled in on the way. Children whose
+        kind and name are in `keeping` stay as they are.
 
         Raises ObjectRefusedError that names the child, StillThereError, ContestedError or ApiUnavailableError; what
         comes before the child in question has been written then.
@@ -57,7 +65,7 @@ class Children:
         settled = self._settled.setdefault(owner.key, {})
         for manifest in manifests:
             await self._bring(owner, manifest, settled, changes)
-        wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+        wanted = {*keeping, *((manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests)}
         for (kind, name), child in list(self._cache.children(owner.key).items()):
             if (kind, name) not in wanted and child.owner_uid == owner.uid and not child.deleting:
                 await self._cluster.delete(BY_KIND[kind], owner.key.namespace, name, uid=child.uid)

@@ -123,15 +123,16 @@ def _cut(value: Any, fields: Mapping[str, Any]) -> Any:
             if path.startswith("f:") and path[2:] in value
         }
     if isinstance(value, list):
-        return [item for path, below in children.items() for item in _cut_items(value, path, below)]
+        picks = [(path[:2], orjson.loads(path[2:]), below) for path, below in children.items() if path[:2] in _PICKS]
+        return [cut for item in value for pick in picks for cut in _cut_item(item, *pick)]
     return value
 
 
-def _cut_items(items: list[Any], path: str, below: Mapping[str, Any]) -> list[Any]:
-    if path.startswith("v:"):
-        wanted = orjson.loads(path[2:])
-        return [item for item in items if item == wanted]
-    if path.startswith("k:"):
-        keys = orjson.loads(path[2:]).items()
-        return [_cut(item, below) for item in items if all(item.get(key, part) == part for key, part in keys)]
-    return []
+_PICKS = ("v:", "k:")
+
+
+def _cut_item(item: Any, how: str, wanted: Any, below: Mapping[str, Any]) -> list[Any]:
+    """What one path takes of one item of a list. The order of the items stays the live one."""
+    if how == "v:":
+        return [item] if item == wanted else []
+    return [_cut(item, below)] if all(item.get(key, part) == part for key, part in wanted.items()) else []

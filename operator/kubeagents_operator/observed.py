@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubeagents_api.kinds import BY_KIND
-from kubeagents_api.labels import ASKING, GROUP, OWNER_KIND, OWNER_NAME, STEP_DOWN_ASKED
+from kubeagents_api.labels import (
+    ASKING,
+    GROUP,
+    OWNER_KIND,
+    OWNER_NAME,
+    REVISION,
+    STEP_DOWN_ASKED,
+    TRACK,
+    TRACK_CANARY,
+)
 from kubeagents_operator import fingerprint
 from kubeagents_operator.keys import Key, Name
 
@@ -59,6 +68,8 @@ class Rollout:
     """Digest of the pod template (TEMPLATE_HASH)."""
     conditions: Mapping[str, tuple[str, str, str]]
     """Type -> status, reason, message."""
+    revision: str = ""
+    """The version of an Agent that the pod template is of (labels.REVISION)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,8 @@ class Pod:
     containers: tuple[Container, ...]
     unready_since: str | None = None
     """When it last stopped being ready; None if it never was, or is."""
+    canary: bool = False
+    """It belongs to the canary of an Agent."""
     finished: bool = False
     """It has ended for good, as an evicted one has, and is no replica any more."""
     leaving_since: str | None = None
@@ -229,6 +242,7 @@ def pod(body: Body) -> Pod:
         ready_since=ready.get("lastTransitionTime") if is_ready else None,
         created=metadata.get("creationTimestamp", ""),
         unschedulable=scheduled.get("message", "")[:_MESSAGE_LIMIT] if unschedulable else None,
+        canary=(metadata.get("labels") or {}).get(TRACK) == TRACK_CANARY,
         containers=tuple(_container(one) for one in statuses),
         unready_since=ready.get("lastTransitionTime") if not is_ready else None,
         finished=status.get("phase") in ("Succeeded", "Failed"),
@@ -266,6 +280,7 @@ def secret_value(body: Body, key: str) -> str | None:
 
 def _rollout(body: Body) -> Rollout:
     spec, status = body.get("spec") or {}, body.get("status") or {}
+    annotations = (spec.get("template") or {}).get("metadata", {}).get("annotations") or {}
     return Rollout(
         current=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 0),
         wanted=spec.get("replicas", 1),
@@ -273,7 +288,8 @@ def _rollout(body: Body) -> Rollout:
         updated=status.get("updatedReplicas", 0),
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
-        template=((spec.get("template") or {}).get("metadata", {}).get("annotations") or {}).get(TEMPLATE_HASH, ""),
+        template=annotations.get(TEMPLATE_HASH, ""),
+        revision=annotations.get(REVISION) or annotations.get(TEMPLATE_HASH, ""),
         conditions={
             one["type"]: (one["status"], one.get("reason", ""), one.get("message", "")[:_MESSAGE_LIMIT])
             for one in status.get("conditions") or ()

@@ -9,6 +9,16 @@ def agent(name: str) -> str:
     return f"{name}-agent"
 
 
+def canary(name: str) -> str:
+    """The Deployment of an Agent's new version, while it is tried."""
+    return f"{agent(name)}-canary"
+
+
+def code(name: str, digest: str) -> str:
+    """The copy of an Agent's code that the pods of one version mount, if versions are tried one after the other."""
+    return f"{agent(name)}-code-{digest[:10]}"
+
+
 def central_agent(name: str) -> str:
     """All children of a CentralAgent, its Lease excepted (`runtime_config.lease_name`)."""
     return f"{name}-central"

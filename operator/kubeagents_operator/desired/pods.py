@@ -25,7 +25,15 @@ def template(owner: Owner, *, annotations: dict[str, str], spec: dict[str, Any])
         "metadata": {"labels": common_labels(owner), "annotations": dict(annotations)},
         "spec": {"enableServiceLinks": False, **spec},
     }
-    made["metadata"]["annotations"][TEMPLATE_HASH] = digest([orjson.dumps(made, option=orjson.OPT_SORT_KEYS)])
+    return hashed(made)
+
+
+def hashed(template: dict[str, Any]) -> dict[str, Any]:
+    """The same template with the digest of all the rest of it."""
+    metadata = template["metadata"]
+    annotations = {name: text for name, text in metadata["annotations"].items() if name != TEMPLATE_HASH}
+    made = {**template, "metadata": {**metadata, "annotations": annotations}}
+    annotations[TEMPLATE_HASH] = digest([orjson.dumps(made, option=orjson.OPT_SORT_KEYS)])
     return made
 
 

@@ -6,10 +6,22 @@ pod of an older ReplicaSet that starts again during a rollout, or after a rollba
 for. That of a CentralAgent has the schedules of its queues, which may be too large for that: it is a ConfigMap.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kubeagents_api.labels import CONFIG, CONFIG_ENV, CONFIG_HASH, HTTP_PORT, INSTANCE_ENV, TERMINATION_LOG_ENV
+import orjson
+
+from kubeagents_api.labels import (
+    CONFIG,
+    CONFIG_ENV,
+    CONFIG_HASH,
+    HTTP_PORT,
+    INSTANCE_ENV,
+    RESTART_HASH,
+    REVISION,
+    REVISION_ENV,
+    TERMINATION_LOG_ENV,
+)
 from kubeagents_api.pod import PodSettings
 from kubeagents_operator.desired import pods
 from kubeagents_operator.desired.metadata import Manifest, Owner, manifest, selector
@@ -59,6 +71,8 @@ class RuntimePods:
     """Whether the pods talk to the Kubernetes API."""
     config_in_template: bool
     """Whether the RuntimeConfig is an annotation of the pods, or in a ConfigMap."""
+    own_config: str = ""
+    """The part of the RuntimeConfig that makes a version of an Agent: all but what its queue says."""
     code: str | None = None
     """ConfigMap with the user's Python files."""
     code_digest: str = ""
@@ -100,14 +114,33 @@ def deployment(runtime: RuntimePods, defaults: Defaults) -> Manifest:
             "selector": {"matchLabels": selector(runtime.owner)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
             "progressDeadlineSeconds": runtime.settings.progress_deadline_seconds,
-            "template": pods.template(runtime.owner, annotations=_annotations(runtime), spec=_pod(runtime, defaults)),
+            "template": pods.template(
+                runtime.owner, annotations=_annotations(runtime, defaults), spec=_pod(runtime, defaults)
+            ),
         },
     )
 
 
-def _annotations(runtime: RuntimePods) -> dict[str, str]:
-    config = {CONFIG: runtime.config} if runtime.config_in_template else {}
-    return {CONFIG_HASH: _config_hash(runtime), **config}
+def _annotations(runtime: RuntimePods, defaults: Defaults) -> dict[str, str]:
+    annotations = {CONFIG_HASH: _config_hash(runtime)}
+    if runtime.config_in_template:
+        annotations[CONFIG] = runtime.config
+        annotations[REVISION] = _revision(runtime, defaults)
+        annotations[RESTART_HASH] = digest(_surroundings(runtime))
+    return annotations
+
+
+def _revision(runtime: RuntimePods, defaults: Defaults) -> str:
+    """The version of an Agent: what its spec says about the pods, and the code. What comes from outside, such as where
+    the queue is, makes no other version, and neither does the name of the ConfigMap with the code."""
+    own = replace(runtime, queues=(), code="" if runtime.code is not None else None)
+    pod = orjson.dumps(_pod(own, defaults), option=orjson.OPT_SORT_KEYS)
+    return digest([pod, runtime.own_config, runtime.code_digest])
+
+
+def _surroundings(runtime: RuntimePods) -> list[str]:
+    """What replaces the pods of any version when it changes."""
+    return [*(queue.digest for queue in runtime.queues), runtime.env_digest, runtime.restarted_at]
 
 
 def _config_volume(runtime: RuntimePods) -> dict[str, Any]:
@@ -149,6 +182,7 @@ def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:
                 "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
             },
             {"name": TERMINATION_LOG_ENV, "value": TERMINATION_LOG},
+            *_revision_variable(runtime),
             *(pods.secret_variable(queue.variable, secret=queue.secret, key=queue.key) for queue in runtime.queues),
             *pods.environment(settings),
         ],
@@ -172,6 +206,14 @@ def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:
         "volumes": volumes,
         **settings.pod_fields(),
     }
+
+
+def _revision_variable(runtime: RuntimePods) -> list[dict[str, Any]]:
+    """Its processes tell their version with their heartbeats."""
+    if not runtime.config_in_template:
+        return []
+    annotation = {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{REVISION}']"}
+    return [{"name": REVISION_ENV, "valueFrom": {"fieldRef": annotation}}]
 
 
 def _probe(path: str) -> dict[str, Any]:

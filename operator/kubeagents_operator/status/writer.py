@@ -73,7 +73,14 @@ class StatusWriter:
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """A merge patch from one status to the other. Fields that we do not know are left alone."""
-    return {name: value for name, value in new.items() if old.get(name) != value}
+    return {name: _without_rest(old.get(name), value) for name, value in new.items() if old.get(name) != value}
+
+
+def _without_rest(old: Any, new: Any) -> Any:
+    """A merge patch leaves fields of an object that it does not name: those that are gone have to be named."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**dict.fromkeys(old.keys() - new.keys()), **new}
+    return new
 
 
 def _urgent(old: Mapping[str, Any], patch: Mapping[str, Any]) -> bool:

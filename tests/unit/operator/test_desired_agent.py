@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kubeagents_api.labels import CONFIG, CONFIG_HASH
+from kubeagents_api.labels import CONFIG, CONFIG_HASH, RESTART_HASH, REVISION
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.desired.agent import AgentInputs, children
 from kubeagents_operator.observed import TEMPLATE_HASH
@@ -76,7 +76,7 @@ def test_the_pods_of_an_agent() -> None:
     deployment = made(replicas=3, drainSeconds=60, progressDeadlineSeconds=120)["Deployment"]
     annotations = deployment["spec"]["template"]["metadata"].pop("annotations")
 
-    assert set(annotations) == {CONFIG, CONFIG_HASH, TEMPLATE_HASH}
+    assert set(annotations) == {CONFIG, CONFIG_HASH, TEMPLATE_HASH, REVISION, RESTART_HASH}
     assert deployment["spec"] == {
         "replicas": 3,
         "selector": {"matchLabels": SELECTOR},
@@ -104,6 +104,15 @@ def test_the_pods_of_an_agent() -> None:
                                 "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
                             },
                             {"name": "KUBEAGENTS_TERMINATION_LOG", "value": "/dev/termination-log"},
+                            {
+                                "name": "KUBEAGENTS_REVISION",
+                                "valueFrom": {
+                                    "fieldRef": {
+                                        "apiVersion": "v1",
+                                        "fieldPath": "metadata.annotations['kubeagents.dev/revision']",
+                                    }
+                                },
+                            },
                             {
                                 "name": "KUBEAGENTS_QUEUE_0_URL",
                                 "valueFrom": {"secretKeyRef": {"name": "work-redis", "key": "url"}},
