@@ -66,6 +66,7 @@ async def run(settings: Settings) -> int:
             create=True,
         )
         operator = Operator(settings, elector=elector, client=client)
+        stack.push_async_callback(operator.aclose)
         server = HttpServer(
             Probes(live=operator.live, ready=operator.ready, registry=operator.registry),
             host=settings.http_host,
@@ -114,6 +115,7 @@ class Operator:
             writer=StatusWriter(self._cluster, self._cache, self._recorder),
             defaults=Defaults(settings.runtime_image, settings.redis_image, settings.image_pull_policy),
             quotas=Quotas(settings.quotas, self._cache, changed=self._queue.add),
+            namespaces=frozenset(settings.watch_namespaces),
         )
         self._task_queues = TaskQueueReconcile(self._tools)
         self._agents = AgentReconcile(self._tools)
@@ -123,6 +125,10 @@ class Operator:
             "TaskQueue": self._task_queues,
         }
         self._export()
+
+    async def aclose(self) -> None:
+        """Close its connections to the API server."""
+        await self._cluster.aclose()
 
     def live(self) -> Report:
         """Whether it makes progress. That the API server is away is no reason to restart."""

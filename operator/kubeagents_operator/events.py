@@ -2,8 +2,9 @@
 """Kubernetes Events: what `kubectl describe` shows below a custom resource.
 
 They are for people, and best effort: posted in the background, so that no reconcile waits for them; aggregated, so that
-the same news again counts up instead of filling the list; and limited per object, so that one that flaps does not
-drown the others. What is left out is counted in a metric.
+the same news again counts up instead of filling the list; limited per object, so that one that flaps does not drown the
+others; and what went well is limited altogether, so that a thousand Agents that are applied at once do not cost two
+thousand writes more. What is left out is in the log all the same, and is counted in a metric.
 """
 
 import asyncio
@@ -59,6 +60,7 @@ class Recorder:
         self._queue: asyncio.Queue[_News] = asyncio.Queue(_BACKLOG)
         self._posted: OrderedDict[tuple[str, str, str], _Posted] = OrderedDict()
         self._limits = Buckets(burst=10, refill_seconds=30.0)
+        self._normal_limit = Buckets(burst=50, refill_seconds=1.0)
 
     def normal(self, owner: Custom, reason: str, note: str) -> None:
         """Something went as it should."""
@@ -83,7 +85,8 @@ class Recorder:
         shown = note if len(note) <= _NOTE_LIMIT else note[: _NOTE_LIMIT - 1] + "…"
         level = logging.INFO if type_ == "Normal" else logging.WARNING
         _log.log(level, "%s: %s", owner.key, shown, extra={"object": str(owner.key), "reason": reason})
-        if self._limits.take(owner.uid) > 0:
+        crowded = type_ == "Normal" and self._normal_limit.take(None) > 0
+        if crowded or self._limits.take(owner.uid) > 0:
             self._metrics.dropped.labels("rate").inc()
             return
         try:

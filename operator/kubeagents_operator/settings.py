@@ -58,7 +58,7 @@ class Settings(BaseModel):
     """Address of /healthz, /readyz and /metrics."""
     http_port: int = Field(default=8080, ge=0, le=65535)
     """Port of the same; 0 for any free one."""
-    concurrency: int = Field(default=8, ge=1, le=256)
+    concurrency: int = Field(default=32, ge=1, le=256)
     """Objects that are reconciled at the same time."""
     sample_seconds: float = Field(default=15.0, ge=1, le=3600)
     """Seconds between two samples of a queue's figures, and so between two updates of counters in a status."""

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """kopf as the watch engine: it lists and watches, reconnects, re-lists after 410 Gone, renews credentials. No more.
 
-It is given an HTTP session of ours. Through it we learn two things that kopf keeps to itself:
+It is given an HTTP session of ours. Through it we learn three things that kopf keeps to itself:
 
 - What a LIST contains. kopf shows the objects of a LIST one by one as events and never says which objects are no more,
   and it makes a task for each object. So the LIST is taken out of the response here, goes straight into the cache,
   which forgets what it does not show, and kopf gets it empty and goes on to watch from its `resourceVersion`.
+- What happens to objects. kopf would copy each one, give it a queue and a task, and look for handlers: a millisecond
+  for each event. So the events are taken out of the stream, too, and kopf gets bookmarks instead: how far it is.
 - When each stream last spoke to the API server. Each watch is ended by the server after `SERVER_TIMEOUT` and is opened
   anew, so a stream that has not even tried for longer is stuck, however alive the process looks.
 
@@ -14,9 +16,9 @@ The same holds while the API server is away: kopf keeps trying, for as long as i
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import kopf
@@ -137,19 +139,8 @@ class Watches:
                 plural=resource.plural,
                 id=resource.plural,
                 registry=registry,
-            )(self._handler(resource))
+            )(_never_called)
         return registry
-
-    def _handler(self, resource: Resource) -> Callable[..., Awaitable[None]]:
-        async def on_event(event: Mapping[str, Any], **_: Any) -> None:
-            take = self._cache.deleted if event["type"] == "DELETED" else self._cache.seen
-            try:
-                take(resource, event["object"])
-            except Exception:
-                # A defect. kopf would go on as well, but says nothing in our logs.
-                _log.exception("an event of %s could not be taken in", resource.plural)
-
-        return on_event
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
         """Called at the start and whenever the API server refuses the credentials."""
@@ -163,7 +154,7 @@ class Watches:
             connector=aiohttp.TCPConnector(limit=0, ssl=connection.ssl_context),
             headers=connection.headers,
             trace_configs=[self._trace()],
-            response_class=_response_class(self._listed),
+            response_class=_response_class(self._listed, self._happened),
         )
         return kopf.AiohttpSession(server=connection.server, aiohttp_session=session)
 
@@ -201,6 +192,23 @@ class Watches:
         if recovered and not any(one.trouble for one in self._streams.values()):
             _log.info("watching: the API server answers again")
 
+    def _happened(self, url: URL, line: bytes) -> str | None:
+        """Take an event out of a watch. Returns the `resourceVersion` that it brings the stream to; None for what kopf
+        has to see itself: its errors, and bookmarks."""
+        stream = self._streams.get(url.path)
+        event = orjson.loads(line)
+        take = _TAKES.get(event["type"])
+        if stream is None or take is None:
+            return None
+        body = event["object"]
+        try:
+            take(self._cache, stream.resource, body)
+        except Exception:
+            # A defect. The other objects are none the worse for it.
+            _log.exception("an event of %s could not be taken in", stream.resource.plural)
+        version: str = body["metadata"]["resourceVersion"]
+        return version
+
     def _listed(self, url: URL, body: dict[str, Any]) -> None:
         """Take a page of a LIST out of the response."""
         stream = self._streams.get(url.path)
@@ -221,8 +229,24 @@ class Watches:
             self.synced.set()
 
 
-def _response_class(listed: Callable[[URL, dict[str, Any]], None]) -> type[aiohttp.ClientResponse]:
+_TAKES = {"ADDED": Cache.seen, "MODIFIED": Cache.seen, "DELETED": Cache.deleted}
+
+
+async def _never_called(**_: Any) -> None:
+    """kopf watches what has a handler. No event gets as far as that."""
+
+
+Happened = Callable[[URL, bytes], str | None]
+
+
+def _response_class(listed: Callable[[URL, dict[str, Any]], None], happened: Happened) -> type[aiohttp.ClientResponse]:
     class Response(aiohttp.ClientResponse):
+        async def start(self, connection: Any) -> "aiohttp.ClientResponse":
+            await super().start(connection)
+            if self.status == 200 and self.url.query.get("watch") == "true":
+                self.content = cast("aiohttp.StreamReader", _Events(self.content, self.url, happened))
+            return self
+
         async def json(self, **options: Any) -> Any:
             if self.status >= 300:
                 return await super().json(**options)
@@ -231,6 +255,35 @@ def _response_class(listed: Callable[[URL, dict[str, Any]], None]) -> type[aioht
             return body
 
     return Response
+
+
+class _Events:
+    """The body of a watch's response, from which kopf reads bookmarks instead of events."""
+
+    def __init__(self, content: aiohttp.StreamReader, url: URL, happened: Happened) -> None:
+        self._content = content
+        self._url = url
+        self._happened = happened
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """What kopf calls."""
+        rest = b""
+        async for chunk in self._content.iter_chunked(size):
+            *lines, rest = (rest + chunk).split(b"\n")
+            version = None
+            for line in lines:
+                if not line:
+                    continue
+                if (reached := self._happened(self._url, line)) is not None:
+                    version = reached
+                    continue
+                yield line + b"\n"
+            if version is not None:
+                bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
+                yield orjson.dumps(bookmark) + b"\n"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
 
 
 def _settings() -> kopf.OperatorSettings:

@@ -9,7 +9,7 @@ def test_an_empty_environment_gives_settings_that_work() -> None:
     settings = load({})
 
     assert settings.watch_namespaces == ()
-    assert settings.concurrency == 8
+    assert settings.concurrency == 32
     assert settings.lease_namespace
     assert settings.instance
 
@@ -61,7 +61,7 @@ def test_faulty_quotas_say_where_the_fault_is(text: str, message: str) -> None:
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    assert load({"KUBEAGENTS_WATCH_NAMESPACES": "", "KUBEAGENTS_CONCURRENCY": ""}).concurrency == 8
+    assert load({"KUBEAGENTS_WATCH_NAMESPACES": "", "KUBEAGENTS_CONCURRENCY": ""}).concurrency == 32
 
 
 @pytest.mark.parametrize(
