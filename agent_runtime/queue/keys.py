@@ -4,11 +4,6 @@
 from dataclasses import dataclass
 from typing import Final
 
-from kubeagents_api.task import TaskRequest
-
-ANY_LANE: Final = ""
-"""The lane of tasks that any Agent of the queue may do."""
-
 _PREFIXES: Final = {
     "records": "t:",
     "ready": "ready:",
@@ -21,32 +16,6 @@ _PREFIXES: Final = {
     "said": "said:",
 }
 """Parts that stand for many keys: what their names begin with."""
-
-
-def agent_lane(agent: str) -> str:
-    """The lane of tasks that only this Agent may do."""
-    return f"a:{agent}"
-
-
-def capability_lane(capability: str) -> str:
-    """The lane of tasks for whoever is able to do this."""
-    return f"c:{capability}"
-
-
-def instance_lane(instance: str) -> str:
-    """The lane of tasks that only this process may do."""
-    return f"i:{instance}"
-
-
-def lane_of(task: TaskRequest) -> str:
-    """Where a task waits."""
-    if task.agent is not None:
-        return agent_lane(task.agent)
-    if task.capability is not None:
-        return capability_lane(task.capability)
-    if task.instance is not None:
-        return instance_lane(task.instance)
-    return ANY_LANE
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,12 @@ from agent_runtime.queue.base import (
     StorageInfo,
     Worker,
 )
+from agent_runtime.queue.lanes import ANY_LANE, UNROUTABLE_NAMED, WAITING_NAMED, lanes_of, largest, target_of
 from agent_runtime.queue.memory_clock import Clock, ManualClock, Signal, Signals
 from agent_runtime.queue.memory_ledger import Ledger
 from agent_runtime.queue.memory_streams import EventLog, encode_item, parse_offset
 from agent_runtime.queue.memory_submission import Submission
-from agent_runtime.queue.memory_tasks import death, lanes_of
+from agent_runtime.queue.memory_tasks import death
 from agent_runtime.queue.records import moment
 from kubeagents_api.errors import InvalidTaskError, PayloadTooLargeError, QueueFullError
 from kubeagents_api.runtime_config import QueueConfig
@@ -47,10 +48,6 @@ from kubeagents_api.task import (
 
 __all__ = ["ManualClock", "MemoryTaskQueue"]
 
-TARGETS_NAMED: Final = 20
-"""Targets that nobody serves which the figures name."""
-LANES_NAMED: Final = 200
-"""Targets of waiting tasks that the figures name."""
 ORDERS_KEPT_SECONDS: Final = 3600
 """How long a process that has never shown up stays cordoned."""
 _GATE_EVENTS: Final = {
@@ -292,9 +289,9 @@ class MemoryTaskQueue:
         oldest = min(
             (self._ledger.tasks[task].created for lane in lanes.values() for task in lane.waiting), default=None
         )
-        served = {"", *(lane for beat, _ in self._beats.values() for lane in lanes_of(beat.worker))}
-        unroutable = {name: len(lane.waiting) for name, lane in lanes.items() if lane.waiting and name not in served}
-        waiting = {name: len(lane.waiting) for name, lane in lanes.items() if lane.waiting}
+        served = {ANY_LANE, *(lane for beat, _ in self._beats.values() for lane in lanes_of(beat.worker))}
+        sizes = {name: len(lane.waiting) for name, lane in lanes.items() if lane.waiting}
+        unroutable = {target_of(name): size for name, size in sizes.items() if name not in served}
         return QueueStats(
             queue=self.name,
             queued=counts[TaskState.QUEUED],
@@ -303,8 +300,8 @@ class MemoryTaskQueue:
             dead=counts[TaskState.DEAD],
             blocked=counts[TaskState.BLOCKED],
             unroutable=sum(unroutable.values()),
-            unroutable_targets=_largest(unroutable, TARGETS_NAMED),
-            waiting=_largest(waiting, LANES_NAMED),
+            unroutable_targets=largest(unroutable, UNROUTABLE_NAMED),
+            waiting=largest({target_of(name): size for name, size in sizes.items()}, WAITING_NAMED),
             submitted_total=self._ledger.submitted_total,
             succeeded_total=totals[TaskState.SUCCEEDED],
             failed_total=totals[TaskState.FAILED] + totals[TaskState.DEAD],
@@ -394,7 +391,3 @@ class MemoryTaskQueue:
 async def _letters(mailbox: _Mailbox) -> AsyncIterator[Sequence[str]]:
     while (task_id := await mailbox.get()) is not None:
         yield [task_id] if task_id else []
-
-
-def _largest(targets: Mapping[str, int], most: int) -> dict[str, int]:
-    return dict(sorted(targets.items(), key=lambda target: (-target[1], target[0]))[:most])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent_runtime.queue.base import Claim, Gate, Outcome, Partial, Progress, Succeeded, Worker
+from agent_runtime.queue.lanes import lanes_of
 from agent_runtime.queue.memory_lanes import Lane
 from agent_runtime.queue.memory_limits import Limiter
 from agent_runtime.queue.memory_streams import EventLog
@@ -17,7 +18,6 @@ from agent_runtime.queue.memory_tasks import (
     Hold,
     StoredTask,
     death,
-    lanes_of,
     matcher,
 )
 from agent_runtime.queue.records import LONGEST_MESSAGE, moment

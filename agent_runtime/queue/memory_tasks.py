@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from agent_runtime.queue.base import Claim, Worker
+from agent_runtime.queue.base import Claim
+from agent_runtime.queue.lanes import lane_of
 from agent_runtime.queue.memory_lanes import Place
 from agent_runtime.queue.memory_streams import Said
 from agent_runtime.queue.records import moment
@@ -76,13 +77,8 @@ class StoredTask:
 
     @property
     def lane(self) -> str:
-        """Who may take it: "" for any worker of the queue."""
-        request = self.request
-        if request.agent is not None:
-            return f"agent/{request.agent}"
-        if request.capability is not None:
-            return f"capability/{request.capability}"
-        return "" if request.instance is None else f"instance/{request.instance}"
+        """Where it waits."""
+        return lane_of(self.request)
 
     def claim(self, hold: Hold) -> Claim:
         """The attempt that runs."""
@@ -171,16 +167,6 @@ def death(task: StoredTask) -> tuple[int, bytes]:
     """Sorts dead tasks: the newest first."""
     # Of those that died in the same ms, the last by name: that is how Redis sorts them, too.
     return -(task.finished or 0), bytes(255 - byte for byte in task.id.encode()) + b"\xff"
-
-
-def lanes_of(worker: Worker) -> list[str]:
-    """The lanes that a worker serves, by what tasks name so that it takes them; "" if they name nothing."""
-    return [
-        "",
-        f"agent/{worker.agent}",
-        *(f"capability/{capability}" for capability in worker.capabilities),
-        f"instance/{worker.instance}",
-    ]
 
 
 def _decoded(result: bytes | None) -> Any:

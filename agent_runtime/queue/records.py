@@ -23,7 +23,7 @@ import orjson
 from pydantic import JsonValue
 
 from agent_runtime.queue.base import Beat, Claim, Failed
-from agent_runtime.queue.keys import ANY_LANE, lane_of
+from agent_runtime.queue.lanes import ANY_LANE, lane_of
 from kubeagents_api.errors import DuplicateTaskError, InvalidTaskError, PayloadTooLargeError
 from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task import (

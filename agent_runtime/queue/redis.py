@@ -35,7 +35,8 @@ from agent_runtime.queue.calls import LARGEST_CALL, LONGEST_BLOCK_SECONDS, Calls
 from agent_runtime.queue.connection import Server
 from agent_runtime.queue.dead import DeadTasks
 from agent_runtime.queue.exchange import execute
-from agent_runtime.queue.keys import ANY_LANE, Keys, agent_lane, capability_lane, instance_lane
+from agent_runtime.queue.keys import Keys
+from agent_runtime.queue.lanes import UNROUTABLE_NAMED, WAITING_NAMED, lanes_of, largest, target_of
 from agent_runtime.queue.reading import Reading
 from agent_runtime.queue.records import (
     Blob,
@@ -128,7 +129,7 @@ class RedisTaskQueue:
         """See TaskQueue.claim. May be cancelled at any time: what was taken by then is given back."""
         if limit < 1:
             raise ValueError(f"limit is {limit}, it must be at least 1")
-        lanes = _lanes(worker)
+        lanes = lanes_of(worker)
         deadline = time.monotonic() + wait_seconds
         while True:
             claims, due_seconds = await self._claim_now(worker, lanes, limit)
@@ -349,8 +350,8 @@ class RedisTaskQueue:
             blocked=blocked,
             dead=dead,
             unroutable=sum(targets.values()),
-            waiting=_largest({_target(lane): size for lane, size in sizes.items() if size}, _SHOWN_LANES),
-            unroutable_targets=dict(itertools.islice(sorted(targets.items()), _SHOWN_TARGETS)),
+            waiting=largest({target_of(lane): size for lane, size in sizes.items() if size}, WAITING_NAMED),
+            unroutable_targets=largest(targets, UNROUTABLE_NAMED),
             submitted_total=submitted,
             succeeded_total=succeeded,
             failed_total=failed,
@@ -366,8 +367,8 @@ class RedisTaskQueue:
         """Tasks in lanes that no known process serves, by target."""
         served: set[str] = set()
         for found in await self.instances(timeout_seconds=0):
-            served.update(_lanes(Worker(found.agent, found.instance, tuple(found.capabilities))))
-        return {_target(lane): size for lane, size in sizes.items() if lane and size and lane not in served}
+            served.update(lanes_of(Worker(found.agent, found.instance, tuple(found.capabilities))))
+        return {target_of(lane): size for lane, size in sizes.items() if lane and size and lane not in served}
 
     async def beat(self, beat: Beat) -> Orders:
         """See TaskQueue.beat."""
@@ -464,27 +465,6 @@ _GATE_EVENTS: Final = {
     (Gate.SUBMISSIONS, True): "closed",
     (Gate.SUBMISSIONS, False): "opened",
 }
-_TARGETS: Final = {"a": "agent", "c": "capability", "i": "instance"}
-_SHOWN_TARGETS: Final = 20
-_SHOWN_LANES: Final = 200
-
-
-def _target(lane: str) -> str:
-    return f"{_TARGETS[lane[0]]}/{lane[2:]}" if lane else ""
-
-
-def _largest(targets: Mapping[str, int], most: int) -> dict[str, int]:
-    return dict(sorted(targets.items(), key=lambda target: (-target[1], target[0]))[:most])
-
-
-def _lanes(worker: Worker) -> list[str]:
-    """Where a worker looks for tasks."""
-    return [
-        ANY_LANE,
-        agent_lane(worker.agent),
-        *map(capability_lane, worker.capabilities),
-        instance_lane(worker.instance),
-    ]
 
 
 def _who(gates: Sequence[bytes], gate: Gate) -> list[str]:

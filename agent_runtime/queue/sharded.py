@@ -28,6 +28,7 @@ from agent_runtime.queue.base import (
     TaskQueue,
     Worker,
 )
+from agent_runtime.queue.lanes import UNROUTABLE_NAMED, WAITING_NAMED, largest
 from agent_runtime.queue.sharding import choose_shard, made_up_ids, shard_of
 from kubeagents_api.errors import InvalidTaskError, QueueAuthError, QueueUnavailableError
 from kubeagents_api.runtime_config import QueueConfig
@@ -49,10 +50,6 @@ U = TypeVar("U")
 
 TROUBLE_SECONDS: Final = 5.0
 """How long a shard that did not answer is passed over by workers, unless they wait."""
-TARGETS_NAMED: Final = 20
-"""Targets that nobody serves which the figures name."""
-LANES_NAMED: Final = 200
-"""Targets of waiting tasks that the figures name."""
 _BETWEEN: Final = "_"
 """Separates the offsets of the shards in an offset of the queue."""
 
@@ -365,8 +362,8 @@ class ShardedTaskQueue:
         return QueueStats(
             queue=self.name,
             **sums,
-            unroutable_targets=_sum([part.unroutable_targets for part in parts], TARGETS_NAMED),
-            waiting=_sum([part.waiting for part in parts], LANES_NAMED),
+            unroutable_targets=_sum([part.unroutable_targets for part in parts], UNROUTABLE_NAMED),
+            waiting=_sum([part.waiting for part in parts], WAITING_NAMED),
             oldest_at=min((part.oldest_at for part in parts if part.oldest_at is not None), default=None),
             oldest_seconds=max(part.oldest_seconds for part in parts),
             paused_by=sorted({name for part in parts for name in part.paused_by}),
@@ -549,7 +546,7 @@ def _sum(parts: Iterable[Mapping[str, int]], most: int) -> dict[str, int]:
     for part in parts:
         for target, count in part.items():
             sums[target] = sums.get(target, 0) + count
-    return dict(sorted(sums.items(), key=lambda target: (-target[1], target[0]))[:most])
+    return largest(sums, most)
 
 
 def _death_order(dead: tuple[TaskRecord, int]) -> tuple[float, int]:
