@@ -12,8 +12,6 @@ from kubeagents_api.runtime_config import QueueConfig
 
 T = TypeVar("T")
 
-LARGEST_BATCH: Final = 10_000
-"""Tasks in one submission. It is one script: the server does nothing else for as long (some 40 ms)."""
 LARGEST_BATCH_BYTES: Final = 128 * 1024 * 1024
 """Bytes of one submission, of one claim's answer, of one read: what fits the socket's timeout on a slow network."""
 LARGEST_CALL: Final = 1000

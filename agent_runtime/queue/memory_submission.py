@@ -3,7 +3,6 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
 
 import orjson
 
@@ -11,11 +10,8 @@ from agent_runtime.queue.base import Gate
 from agent_runtime.queue.memory_ledger import Ledger, place_of
 from agent_runtime.queue.memory_tasks import StoredTask
 from agent_runtime.queue.records import duplicate, encode_tasks, unknown_parent
-from kubeagents_api.errors import InvalidTaskError, QueueClosedError, QueueFullError
+from kubeagents_api.errors import QueueClosedError, QueueFullError
 from kubeagents_api.task import TaskEventKind, TaskRequest, TaskState
-
-LARGEST_BATCH: Final = 10_000
-"""Tasks in one submission."""
 
 
 class Submission:
@@ -23,11 +19,6 @@ class Submission:
 
     def __init__(self, ledger: Ledger, tasks: Sequence[TaskRequest]) -> None:
         """Raises InvalidTaskError and its kinds for what is wrong whatever the queue holds."""
-        if len(tasks) > LARGEST_BATCH:
-            raise InvalidTaskError(
-                f"the batch has {len(tasks)} tasks, at most {LARGEST_BATCH} can be queued at once: split it",
-                field="tasks",
-            )
         self._ledger = ledger
         self._tasks = tasks
         self._own_ids = [encoded.id for encoded in encode_tasks(tasks, ledger.config)]

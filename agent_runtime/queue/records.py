@@ -39,6 +39,8 @@ from kubeagents_api.task import (
 
 log = logging.getLogger(__name__)
 
+LARGEST_BATCH: Final = 10_000
+"""Tasks in one submission. It is one script: the server does nothing else for as long (some 40 ms)."""
 LONGEST_MESSAGE: Final = 4096
 """Characters of a failure's message that are kept. A task keeps up to 100 failures."""
 _PAYLOAD: Final = b',"payload":'
@@ -79,6 +81,10 @@ def new_ids(count: int) -> list[str]:
 
 def encode_tasks(tasks: Sequence[TaskRequest], config: QueueConfig) -> list[EncodedTask]:
     """All tasks of a batch as they are sent. Raises InvalidTaskError and its kinds; names the first bad task."""
+    if len(tasks) > LARGEST_BATCH:
+        raise InvalidTaskError(
+            f"the batch has {len(tasks)} tasks, at most {LARGEST_BATCH} can be queued at once: split it", field="tasks"
+        )
     made_up = iter(new_ids(sum(task.id is None for task in tasks)))
     ids = [next(made_up) if task.id is None else task.id for task in tasks]
     if len(set(ids)) < len(ids):

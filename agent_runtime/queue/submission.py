@@ -17,7 +17,7 @@ from typing import Any, Final
 from agent_runtime.cancellation import end
 from agent_runtime.queue import scripts
 from agent_runtime.queue.blobs import ORPHAN_SECONDS, BlobStore
-from agent_runtime.queue.calls import LARGEST_BATCH, LARGEST_BATCH_BYTES, Calls, milliseconds
+from agent_runtime.queue.calls import LARGEST_BATCH_BYTES, Calls, milliseconds
 from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.records import (
     EncodedTask,
@@ -28,7 +28,6 @@ from agent_runtime.queue.records import (
 )
 from agent_runtime.queue.scripts import Argument, Submitted
 from kubeagents_api.errors import (
-    InvalidTaskError,
     PayloadTooLargeError,
     QueueClosedError,
     QueueFullError,
@@ -110,11 +109,6 @@ class Submitter:
             await end(self._room_watch)
 
     async def _encode(self, tasks: Sequence[TaskRequest]) -> list[EncodedTask]:
-        if len(tasks) > LARGEST_BATCH:
-            raise InvalidTaskError(
-                f"the batch has {len(tasks)} tasks, at most {LARGEST_BATCH} can be queued at once: split it",
-                field="tasks",
-            )
         encoded = encode_tasks(tasks, self._calls.config)
         if len(encoded) > 1:
             size = sum(len(task.text) for task in encoded)
