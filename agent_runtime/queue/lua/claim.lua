@@ -22,6 +22,7 @@
 -- @include heirs
 -- @include ending
 -- @include limits
+-- @include gates
 -- @include tidy
 
 local CORDONED = -2
@@ -67,15 +68,6 @@ local function taken_before()
     end
   end
   return texts, attempts
-end
-
-local function claims_are_shut()
-  for _, gate in ipairs(redis.call('HKEYS', gates)) do
-    if string.sub(gate, 1, 7) == 'claims ' then
-      return true
-    end
-  end
-  return false
 end
 
 local function is_cordoned()
@@ -327,7 +319,7 @@ local function answer()
       pass_on_what_is_due()
       return { CORDONED, {}, {}, {} }
     end
-    if claims_are_shut() then
+    if is_shut('claims') then
       return nothing()
     end
   end

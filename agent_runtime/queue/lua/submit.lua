@@ -23,6 +23,7 @@
 -- @include events
 -- @include heirs
 -- @include ending
+-- @include gates
 
 local QUEUED, DUPLICATE, UNKNOWN_PARENT, CLOSED, FULL, FIRED = 0, 1, 2, 3, 4, 5
 -- Lua's stack holds about 8,000 values; longer argument lists are cut.
@@ -75,12 +76,7 @@ for start = 1, total, CHUNK do
   end
 end
 
-local submissions_are_shut = false
-if any_gate == 1 then
-  for _, gate in ipairs(redis.call('HKEYS', gates)) do
-    submissions_are_shut = submissions_are_shut or string.sub(gate, 1, 12) == 'submissions '
-  end
-end
+local submissions_are_shut = any_gate == 1 and is_shut('submissions')
 local waiting
 if max_depth > 0 then
   local figures = redis.call('HMGET', totals, 'submitted', 'replayed', 'succeeded', 'failed', 'cancelled', 'expired', 'lost')
