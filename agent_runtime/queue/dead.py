@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from agent_runtime.queue import scripts
 from agent_runtime.queue.calls import LARGEST_CALL, Calls, parts_of
+from agent_runtime.queue.dead_filter import fits
 from agent_runtime.queue.exchange import execute
 from agent_runtime.queue.records import json_inside
 from agent_runtime.queue.scripts import Argument, Script
 from kubeagents_api.errors import InvalidTaskError
-from kubeagents_api.task import DeadFilter, TaskRecord, TaskState
+from kubeagents_api.task import DeadFilter, TaskRecord
 
 Read = Callable[[Sequence[str]], Awaitable[list[TaskRecord]]]
 """Reads tasks; those that are gone are left out."""
@@ -35,7 +36,7 @@ class DeadTasks:
             ids = await self._range("ZREVRANGE", at, at + page - 1)
             if not ids:
                 break
-            found += [record for record in await self._read(ids) if _fits(record, which)]
+            found += [record for record in await self._read(ids) if fits(record, which)]
             at += len(ids)
         return found[:limit]
 
@@ -78,7 +79,7 @@ class DeadTasks:
     async def _fitting(self, ids: Sequence[str], which: DeadFilter) -> Sequence[str]:
         if _is_everything(which.model_copy(update={"ids": None})):
             return ids
-        return [record.id for part in parts_of(ids, _PAGE) for record in await self._read(part) if _fits(record, which)]
+        return [record.id for part in parts_of(ids, _PAGE) for record in await self._read(part) if fits(record, which)]
 
     async def _count(self) -> int:
         key = self._calls.keys.name("dead")
@@ -107,18 +108,3 @@ class DeadTasks:
 
 def _is_everything(which: DeadFilter) -> bool:
     return not which.model_dump(exclude_none=True)
-
-
-def _fits(record: TaskRecord, which: DeadFilter) -> bool:
-    died = record.finished_at
-    return (
-        record.state is TaskState.DEAD
-        and (which.ids is None or record.id in which.ids)
-        and which.type in (None, record.type)
-        and which.agent in (None, record.agent)
-        and which.tenant in (None, record.tenant)
-        and which.code in (None, record.failures[-1].code if record.failures else None)
-        and which.worker in (None, record.worker)
-        and (which.before is None or (died is not None and died < which.before))
-        and (which.after is None or (died is not None and died >= which.after))
-    )

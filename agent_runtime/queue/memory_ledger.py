@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent_runtime.queue.base import Claim, Gate, Outcome, Partial, Progress, Succeeded, Worker
+from agent_runtime.queue.dead_filter import fits
 from agent_runtime.queue.lanes import lanes_of
 from agent_runtime.queue.memory_lanes import Lane
 from agent_runtime.queue.memory_limits import Limiter
@@ -18,7 +19,6 @@ from agent_runtime.queue.memory_tasks import (
     Hold,
     StoredTask,
     death,
-    matcher,
 )
 from agent_runtime.queue.records import LONGEST_MESSAGE, moment
 from agent_runtime.queue.retrying import retry_delay_seconds, retry_is_useless
@@ -346,8 +346,9 @@ class Ledger:
 
     def dead(self, which: DeadFilter | None) -> list[StoredTask]:
         """Dead tasks, newest first."""
-        meant = matcher(which)
-        return sorted((task for task in self.tasks.values() if task.state is TaskState.DEAD and meant(task)), key=death)
+        dead = (task for task in self.tasks.values() if task.state is TaskState.DEAD)
+        name = self.config.name
+        return sorted((task for task in dead if which is None or fits(task.record(queue=name), which)), key=death)
 
     def chosen_dead(self, which: DeadFilter) -> list[StoredTask]:
         """Dead tasks in the order of the filter's ids; oldest first if it has none."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a queue in memory knows of one task, and what it tells of it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,6 @@ from agent_runtime.queue.memory_lanes import Place
 from agent_runtime.queue.memory_streams import Said
 from agent_runtime.queue.records import moment
 from kubeagents_api.task import (
-    DeadFilter,
     ParentOutcome,
     TaskFailure,
     TaskProgress,
@@ -136,31 +134,6 @@ class StoredTask:
             failures=list(self.failures),
             replays=self.replays,
         )
-
-
-def matcher(which: DeadFilter | None) -> Callable[[StoredTask], bool]:
-    """Whether a dead task is meant."""
-    if which is None:
-        return lambda _: True
-    ids = None if which.ids is None else set(which.ids)
-    before = None if which.before is None else which.before.timestamp() * 1000
-    after = None if which.after is None else which.after.timestamp() * 1000
-
-    def meant(task: StoredTask) -> bool:
-        died = task.finished or 0
-        last = task.failures[-1]
-        return (
-            (ids is None or task.id in ids)
-            and which.type in (None, task.request.type)
-            and which.agent in (None, task.request.agent)
-            and which.tenant in (None, task.request.tenant)
-            and which.code in (None, last.code)
-            and which.worker in (None, last.worker)
-            and (before is None or died < before)
-            and (after is None or died >= after)
-        )
-
-    return meant
 
 
 def death(task: StoredTask) -> tuple[int, bytes]:
