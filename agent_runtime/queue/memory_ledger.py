@@ -67,6 +67,7 @@ class Ledger:
     totals: Counter[TaskState] = field(default_factory=Counter)
     submitted_total: int = 0
     _sequence: int = 0
+    _deaths: int = 0
     _timers: list[tuple[int, str]] = field(default_factory=list)
     """When which task must be looked at. May hold what is not true any more."""
     _expiries: list[tuple[int, str]] = field(default_factory=list)
@@ -312,6 +313,8 @@ class Ledger:
         self._turn(task, state)
         self.totals[state] += 1
         task.finished = now
+        self._deaths += state is TaskState.DEAD
+        task.death = self._deaths
         if state is not TaskState.DEAD:
             task.forgotten_at = now + self.config.result_ttl_seconds * 1000
             heapq.heappush(self._expiries, (task.forgotten_at, task.id))

@@ -65,6 +65,8 @@ class StoredTask:
     worker: str | None = None
     started: int | None = None
     finished: int | None = None
+    death: int = 0
+    """While dead: its place in the order in which tasks have died."""
     forgotten_at: int | None = None
     """When its result expires."""
     result: bytes | None = None
@@ -136,10 +138,9 @@ class StoredTask:
         )
 
 
-def death(task: StoredTask) -> tuple[int, bytes]:
-    """Sorts dead tasks: the newest first."""
-    # Of those that died in the same ms, the last by name: that is how Redis sorts them, too.
-    return -(task.finished or 0), bytes(255 - byte for byte in task.id.encode()) + b"\xff"
+def death(task: StoredTask) -> tuple[int, int]:
+    """Sorts dead tasks: who died last is first, also within a millisecond."""
+    return -(task.finished or 0), -task.death
 
 
 def _decoded(result: bytes | None) -> Any:

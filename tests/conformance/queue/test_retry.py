@@ -8,7 +8,7 @@ import pytest
 
 from agent_runtime.queue import TaskQueue
 from kubeagents_api.errors import InvalidTaskError, TaskNotFoundError
-from kubeagents_api.task import DeadFilter, TaskEventKind, TaskState
+from kubeagents_api.task import DeadFilter, TaskEventKind, TaskRequest, TaskState
 from kubeagents_api.task_queue import RetryPolicy
 from tests.conformance.queue.actors import (
     ALICE,
@@ -209,6 +209,19 @@ async def test_the_dead_are_listed_newest_first_in_pages(queue: TaskQueue, pass_
     assert [ids_of(first), ids_of(second), ids_of(third)] == [["d5", "d4"], ["d3", "d2"], ["d1"]]
     assert all(record.state is TaskState.DEAD for record in first)
     assert await queue.list_dead(limit=2, after="d1") == []
+
+
+async def test_those_that_die_in_the_same_moment_are_listed_by_the_order_of_their_deaths(queue: TaskQueue) -> None:
+    names = ["m", "z", "a", "q", "b"]
+    await queue.submit([TaskRequest(id=name, max_attempts=1) for name in names])
+    claims = await queue.claim(ALICE, limit=5, wait_seconds=NOW)
+    assert await queue.settle([outcome for claim in claims for outcome in failed(claim)]) == [True] * 5
+    assert ids_of(await queue.list_dead(limit=10)) == names[::-1]
+    listed: list[str] = []
+    while page := ids_of(await queue.list_dead(limit=2, after=listed[-1] if listed else "")):
+        listed += page
+    assert listed == names[::-1]
+    assert await queue.replay(DeadFilter(), by="test") == names
 
 
 async def test_no_page_follows_a_task_that_is_not_dead(queue: TaskQueue) -> None:
