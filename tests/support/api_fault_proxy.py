@@ -67,8 +67,8 @@ class Request:
 
     @property
     def of_work(self) -> bool:
-        """It writes something that is the work of the operator: neither a Lease nor an Event."""
-        return self.is_write and self.plural not in ("leases", "events")
+        """It writes something that is the work of the operator: no Event, and nothing for its own election."""
+        return self.is_write and self.plural != "events" and (self.plural != "leases" or self.method == "PATCH")
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} -> {self.status}"
@@ -101,6 +101,8 @@ class ApiFaultProxy:
     fault: Callable[[Request], Fault | None] = sound
     requests: list[Request] = field(default_factory=list)
     """All requests so far, in the order of their arrival."""
+    stalled: list[str] = field(default_factory=list)
+    """The paths of the watches from which something was withheld, once for each time."""
 
     @property
     def url(self) -> str:
@@ -254,13 +256,13 @@ class ApiFaultProxy:
         ending: asyncio.Future[int] = self._loop.create_future()
         self._endings.add(ending)
         stalled = self._stalled
+        chunk: asyncio.Future[bytes] = self._loop.create_future()
         try:
             while True:
                 chunk = asyncio.ensure_future(answer.content.readany())
                 either: list[asyncio.Future[Any]] = [chunk, ending]
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if ending.done():
-                    chunk.cancel()
                     event = {"type": "ERROR", "object": _status(ending.result())}
                     await response.write(json.dumps(event).encode() + b"\n")
                     break
@@ -270,13 +272,17 @@ class ApiFaultProxy:
                     break
                 if not data:
                     await self._end.wait()  # it stays open, whatever the API server does
-                if not stalled:
+                if stalled:
+                    self.stalled.append(request.path)
+                else:
                     await response.write(data)
         except (ConnectionError, aiohttp.ClientError):
             return self._break(request)
         finally:
             self._endings.discard(ending)
             ending.cancel()
+            chunk.cancel()
+            await asyncio.gather(chunk, return_exceptions=True)
         await response.write_eof()
         return response
 

@@ -26,6 +26,8 @@ class OperatorProcess:
     kubeconfig: Path
     instance: str
     environment: dict[str, str]
+    prefix: tuple[str, ...] = ()
+    """A command that runs it, such as `unshare`."""
     process: subprocess.Popen[str] | None = None
     lines: list[dict[str, Any]] = field(default_factory=list)
     """What it has logged so far."""
@@ -45,7 +47,7 @@ class OperatorProcess:
     def start(self) -> Self:
         self.lines.clear()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kubeagents_operator"],
+            [*self.prefix, sys.executable, "-m", "kubeagents_operator"],
             env={
                 **os.environ,
                 "KUBECONFIG": str(self.kubeconfig),
@@ -115,6 +117,8 @@ class OperatorProcess:
         """Wait for the end; what it has logged is complete then."""
         code = self.running.wait(timeout=EXIT_SECONDS)
         self._reader.join(timeout=EXIT_SECONDS)
+        if self.running.stderr is not None:
+            self.running.stderr.close()
         return code
 
     def logged(self, part: str) -> list[dict[str, Any]]:

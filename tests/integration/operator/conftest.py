@@ -79,7 +79,12 @@ def start_operator(control_plane: ControlPlane, namespace: str) -> Iterator[Star
         started: list[OperatorProcess] = []
 
         def start(
-            instance: str = "operator-1", *, kubeconfig: Path | None = None, **environment: str
+            instance: str = "operator-1",
+            *,
+            kubeconfig: Path | None = None,
+            ready: bool = True,
+            prefix: tuple[str, ...] = (),
+            **environment: str,
         ) -> OperatorProcess:
             process = OperatorProcess(
                 kubeconfig or control_plane.kubeconfig,
@@ -91,9 +96,10 @@ def start_operator(control_plane: ControlPlane, namespace: str) -> Iterator[Star
                     "KUBEAGENTS_SAMPLE_SECONDS": "1",
                     **environment,
                 },
+                prefix,
             )
             started.append(stack.enter_context(process))
-            return process.ready()
+            return process.ready() if ready else process
 
         yield start
         for process in started:

@@ -55,3 +55,123 @@ def test_each_write_may_fail_in_its_own_way(
     assert set(proxy.created().values()) == {1}
     assert len(proxy.created()) == len(ONCE) * 3
     assert not [line for line in operator.lines if "traceback" in line]
+
+
+AT_THE_START: dict[str, Fault] = {
+    "agents": Fault(status=410),
+    "taskqueues": Fault(status=500),
+    "centralagents": Fault(delay=2),
+    "deployments": Fault(status=403),
+    "services": Fault(status=503, retry_after=1),
+    "secrets": Fault(status=429, retry_after=1),
+    "configmaps": Fault(drop=True),
+    "pods": Fault(status=401),
+}
+"""Plural of a resource -> what becomes of the first LISTs and watches of it."""
+
+
+def test_each_list_and_each_watch_may_fail_in_its_own_way(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator, start_proxy: StartProxy
+) -> None:
+    proxy = start_proxy()
+
+    def fail_twice(request: Request) -> Fault | None:
+        if request.method != "GET" or not request.path.endswith(f"/namespaces/{namespace}/{request.plural}"):
+            return None
+        # The first LIST, and the first watch of those that are listed then.
+        return AT_THE_START.get(request.plural) if request.tries in (1, 3) else None
+
+    proxy.fault = fail_twice
+    setup(cluster, namespace, redis_server, manifests.agent())
+    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+
+    eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available", timeout=60)
+    cluster.kubectl("-n", namespace, "scale", "agent/worker", "--replicas=2")
+    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=60)
+    assert operator.leads()
+    assert set(proxy.created().values()) == {1}
+
+
+def ready(cluster: Cluster, namespace: str) -> int:
+    return int(cluster.get(namespace, "agent", "worker").get("status", {}).get("readyReplicas") or 0)
+
+
+@pytest.mark.parametrize("code", [410, 500])
+def test_what_happened_while_the_watches_were_broken_is_found_by_listing_again(
+    cluster: Cluster,
+    namespace: str,
+    redis_server: RedisServer,
+    start_operator: StartOperator,
+    start_proxy: StartProxy,
+    code: int,
+) -> None:
+    """They end with an error in the stream: too old a resourceVersion, or a storage that has lost its leader."""
+    proxy = start_proxy()
+    setup(cluster, namespace, redis_server, manifests.agent(), manifests.agent("other"))
+    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+    for name in ("worker", "other"):
+        eventually(lambda name=name: available(cluster, namespace, name), what=f"{name} is available")  # type: ignore[misc]
+
+    proxy.stall()
+    cluster.kubectl("-n", namespace, "delete", "service/worker-agent")
+    cluster.kubectl("-n", namespace, "delete", "agent/other")
+    cluster.kubectl("-n", namespace, "scale", "agent/worker", "--replicas=2")
+    proxy.flow()
+    proxy.end_watches(code=code)
+
+    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=60)
+    eventually(lambda: "service/worker-agent" in services(cluster, namespace), what="the Service is there again")
+    eventually(
+        lambda: operator.metric("kubeagents_operator_custom_resources") == 2, what="the other Agent is forgotten"
+    )
+    assert operator.leads()
+
+
+def services(cluster: Cluster, namespace: str) -> str:
+    return cluster.kubectl("-n", namespace, "get", "services", "-o", "name")
+
+
+def test_a_watch_that_stalls_without_an_end_is_noticed(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator, start_proxy: StartProxy
+) -> None:
+    """Its connection is up and nothing comes through, as behind a load balancer that has forgotten it. The API server
+    sends a bookmark each minute; a stream without any for longer is opened anew, from where it was."""
+    proxy = start_proxy()
+    setup(cluster, namespace, redis_server, manifests.agent())
+    operator = start_operator(kubeconfig=proxy.kubeconfig, KUBEAGENTS_LEASE_DURATION_SECONDS="15").leading()
+    eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available")
+
+    proxy.stall()
+    cluster.kubectl("-n", namespace, "scale", "agent/worker", "--replicas=2")
+    eventually(lambda: len(proxy.stalled) > 0, what="an event is swallowed")
+    proxy.flow()
+
+    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=120)
+    assert operator.leads()
+    assert operator.metric("kubeagents_operator_api_writes_total", kind="Deployment") == 2, "made, and scaled once"
+
+
+def test_a_child_that_is_forbidden_for_a_moment_is_made_later(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator, start_proxy: StartProxy
+) -> None:
+    proxy = start_proxy()
+    proxy.fault = lambda request: Fault(status=403) if request.plural == "deployments" and request.of_work else None
+    setup(cluster, namespace, redis_server, manifests.agent())
+    start_operator(kubeconfig=proxy.kubeconfig).leading()
+    cluster.wait(namespace, "agent/worker", "condition=Stalled")
+    assert "the proxy of the test answers 403" in cluster.kubectl("-n", namespace, "get", "agent/worker", "-o", "yaml")
+
+    proxy.fault = lambda request: None
+    eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available", timeout=60)
+
+
+def test_a_status_that_is_forbidden_for_a_moment_is_written_later(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator, start_proxy: StartProxy
+) -> None:
+    proxy = start_proxy()
+    proxy.fault = lambda request: Fault(status=403) if request.path.endswith("/status") and request.tries < 4 else None
+    setup(cluster, namespace, redis_server, manifests.agent())
+    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+
+    eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available", timeout=60)
+    assert not [line for line in operator.lines if "traceback" in line], "that is no defect"
