@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The children of an Agent."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -28,6 +29,8 @@ class AgentInputs:
     access: QueueAccess
     replicas: int
     """How many pods the Deployment keeps for now."""
+    urls: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The encoded URL of its queue by key of a Secret, if the queue is in another namespace."""
     code_digest: str = ""
     env_digest: str = ""
     restarted_at: str = ""
@@ -57,6 +60,7 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         restarted_at=inputs.restarted_at,
     )
     return [
+        *runtime.queue_urls(owner, pods.name, inputs.urls),
         runtime.service_account(owner, pods.name),
         runtime.service(owner, pods.name, port=HTTP_PORT),
         *([disruption.budget(owner, pods.name)] if _may_be_several(inputs) else []),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The children of a CentralAgent."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kubeagents_api import runtime_config
 from kubeagents_api.central_agent import CentralAgentSpec
@@ -22,6 +23,8 @@ class CentralAgentInputs:
     spec: CentralAgentSpec
     queues: dict[str, TaskQueueSpec]
     access: tuple[QueueAccess, ...]
+    urls: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The encoded URLs of queues of other namespaces, by key of a Secret."""
     env_digest: str = ""
     restarted_at: str = ""
     """The annotation by which people ask for a restart."""
@@ -47,6 +50,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         restarted_at=inputs.restarted_at,
     )
     return [
+        *runtime.queue_urls(owner, pods.name, inputs.urls),
         runtime.service_account(owner, pods.name),
         _role(owner, pods.name),
         _role_binding(owner, pods.name),

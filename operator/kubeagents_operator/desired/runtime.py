@@ -6,6 +6,7 @@ pod of an older ReplicaSet that starts again during a rollout, or after a rollba
 for. That of a CentralAgent has the schedules of its queues, which may be too large for that: it is a ConfigMap.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,6 +86,11 @@ class RuntimePods:
 def config_map(runtime: RuntimePods) -> Manifest:
     """The ConfigMap with the RuntimeConfig. It is updated in place; the hash on the pod template rolls the pods."""
     return manifest(runtime.owner, "v1", "ConfigMap", runtime.name, data={CONFIG_FILE: runtime.config})
+
+
+def queue_urls(owner: Owner, name: str, urls: Mapping[str, str]) -> list[Manifest]:
+    """The Secret with the URLs of queues of other namespaces, if there are any."""
+    return [manifest(owner, "v1", "Secret", name, type="Opaque", data=dict(urls))] if urls else []
 
 
 def service_account(owner: Owner, name: str) -> Manifest:

@@ -12,7 +12,8 @@ from kubeagents_operator.keys import Key
 from kubeagents_operator.observed import Custom
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, pods_state, write_invalid
 from kubeagents_operator.reconcile.canary import Canaries
-from kubeagents_operator.reconcile.queues import Queue, look_up
+from kubeagents_operator.reconcile.grants import ForeignUrls
+from kubeagents_operator.reconcile.queues import Queue, foreign_urls, look_up
 from kubeagents_operator.reconcile.replicas import Replicas
 from kubeagents_operator.scaling.plan import ReplicaPlan
 from kubeagents_operator.status.agent import AgentState, awaits_sample, report
@@ -26,6 +27,7 @@ class AgentReconcile:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._replicas = Replicas(tools)
+        self._urls = ForeignUrls(tools)
         self._canaries = Canaries(tools)
 
     def forget(self, key: Key) -> None:
@@ -43,10 +45,12 @@ class AgentReconcile:
         assert isinstance(spec, AgentSpec)  # noqa: S101 - by its kind
         allowed = tools.quotas.allow(custom, spec)
         spec = allowed.spec
-        queue = look_up(tools, key.namespace, spec.queue_ref, referrer="spec.queueRef")
+        name = names.agent(key.name)
+        queue = look_up(tools, key, spec.queue_ref, child=name, referrer="spec.queueRef")
+        urls = await foreign_urls(self._urls, [queue])
         plan = await self._replicas.plan(custom, spec, queue.state)
         tools.quotas.took(custom, spec, plan.kept)
-        inputs = allowed.refusal or self._inputs(custom, spec, queue, plan)
+        inputs = allowed.refusal or self._inputs(custom, spec, queue, plan, urls)
         template, refused = None, None
         kept, canary, image = plan.kept, self._canaries.unarranged(custom, spec), spec.image
         if isinstance(inputs, agent.AgentInputs):
@@ -56,7 +60,8 @@ class AgentReconcile:
             template, kept, image = template_hash(arranged.stable), arranged.replicas, arranged.image
             canary = arranged.view
             refused = await bring(tools, custom, arranged.manifests, keeping=arranged.keeping)
-        name = names.agent(key.name)
+        elif queue.refused:
+            refused = await bring(tools, custom, [])
         state = AgentState(
             name=key.name,
             obstacle=inputs if isinstance(inputs, Verdict) else refused or allowed.excess,
@@ -76,10 +81,14 @@ class AgentReconcile:
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again
 
-    def _inputs(self, custom: Custom, spec: AgentSpec, queue: Queue, plan: ReplicaPlan) -> agent.AgentInputs | Verdict:
+    def _inputs(
+        self, custom: Custom, spec: AgentSpec, queue: Queue, plan: ReplicaPlan, urls: dict[str, str] | Verdict
+    ) -> agent.AgentInputs | Verdict:
         """What the children are made from, or what is missing for it."""
         if queue.spec is None or queue.access is None:
             return judge_queues([queue.state])
+        if isinstance(urls, Verdict):
+            return urls
         needs = dependencies.look_up(self._tools.cache, custom.key.namespace, spec)
         if needs.missing is not None:
             return needs.missing
@@ -89,6 +98,7 @@ class AgentReconcile:
             queue.spec,
             queue.access,
             replicas=plan.kept,
+            urls=urls,
             code_digest=needs.code_digest,
             env_digest=needs.env_digest,
             restarted_at=custom.asked.get(RESTARTED_AT, ""),

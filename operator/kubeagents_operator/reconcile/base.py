@@ -46,6 +46,8 @@ class Tools:
     writer: StatusWriter
     defaults: Defaults
     quotas: Quotas
+    namespaces: frozenset[str] = frozenset()
+    """Those that are served; all if empty."""
     now: Callable[[], datetime] = _utc_now
     clock: Callable[[], float] = field(default_factory=lambda: asyncio.get_running_loop().time)
 

@@ -12,7 +12,8 @@ from kubeagents_operator.desired.pods import template_hash
 from kubeagents_operator.keys import Name
 from kubeagents_operator.observed import Custom, Lease
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, pods_state, write_invalid
-from kubeagents_operator.reconcile.queues import Queue, look_up
+from kubeagents_operator.reconcile.grants import ForeignUrls
+from kubeagents_operator.reconcile.queues import Queue, foreign_urls, look_up
 from kubeagents_operator.status.central_agent import CentralAgentState, report
 from kubeagents_operator.status.conditions import Previous, Verdict, earliest
 from kubeagents_operator.status.workload import judge_queues
@@ -24,6 +25,7 @@ class CentralAgentReconcile:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._urls = ForeignUrls(tools)
 
     async def __call__(self, custom: Custom) -> float | None:
         """One pass. Raises ApiUnavailableError."""
@@ -33,17 +35,19 @@ class CentralAgentReconcile:
         except InvalidManifestError as error:
             return await write_invalid(tools, custom, error)
         assert isinstance(spec, CentralAgentSpec)  # noqa: S101 - by its kind
+        name = names.central_agent(key.name)
         queues = [
-            look_up(tools, key.namespace, ref, referrer=f"spec.queueRefs[{index}]", index=index)
+            look_up(tools, key, ref, child=name, referrer=f"spec.queueRefs[{index}]", index=index)
             for index, ref in enumerate(spec.queue_refs)
         ]
-        inputs = _inputs(tools, custom, spec, queues)
+        inputs = _inputs(tools, custom, spec, queues, await foreign_urls(self._urls, queues))
         template, refused = None, None
         if isinstance(inputs, central_agent.CentralAgentInputs):
             manifests = central_agent.children(inputs, tools.defaults)
             template = template_hash(manifests[-1])
             refused = await bring(tools, custom, manifests)
-        name = names.central_agent(key.name)
+        elif any(queue.refused for queue in queues):
+            refused = await bring(tools, custom, [])
         lease = tools.cache.lease(Name(key.namespace, lease_name(key.name)))
         state = CentralAgentState(
             obstacle=inputs if isinstance(inputs, Verdict) else refused,
@@ -83,13 +87,15 @@ class CentralAgentReconcile:
 
 
 def _inputs(
-    tools: Tools, custom: Custom, spec: CentralAgentSpec, queues: list[Queue]
+    tools: Tools, custom: Custom, spec: CentralAgentSpec, queues: list[Queue], urls: dict[str, str] | Verdict
 ) -> central_agent.CentralAgentInputs | Verdict:
     """What the children are made from, or what is missing for it."""
     specs = {queue.state.name: queue.spec for queue in queues if queue.spec is not None}
     access = tuple(queue.access for queue in queues if queue.access is not None)
     if len(access) < len(queues):
         return judge_queues([queue.state for queue in queues if queue.access is None])
+    if isinstance(urls, Verdict):
+        return urls
     needs = dependencies.look_up(tools.cache, custom.key.namespace, spec)
     if needs.missing is not None:
         return needs.missing
@@ -98,6 +104,7 @@ def _inputs(
         spec,
         specs,
         access,
+        urls=urls,
         env_digest=needs.env_digest,
         restarted_at=custom.asked.get(RESTARTED_AT, ""),
     )

@@ -111,7 +111,7 @@ class TaskQueueReconcile:
             what = f'Secret "{secret}"' if digest is None else f'key "{secret_key}" of Secret "{secret}"'
             return stalled(Reason.SECRET_NOT_FOUND, f"{what} does not exist: create it with the Redis URL")
         target = Target(
-            config=queue_config(name=key.name, namespace=key.namespace, spec=spec),
+            config=queue_config(name=key.name, namespace=key.namespace, spec=tools.quotas.limited(key.namespace, spec)),
             secret=Name(key.namespace, secret),
             secret_key=secret_key,
             secret_digest=digest.keys[secret_key],
