@@ -155,6 +155,7 @@ class MemoryTaskQueue:
         until = self._clock() + wait_seconds
         while True:
             if worker.instance in self._cordons:
+                self._ledger.tidy()
                 raise CordonedError(f"queue {self.name!r} gives nothing to {worker.instance!r}: it is cordoned")
             claims = self._ledger.claim(worker, limit=limit)
             if claims or self._clock() >= until:

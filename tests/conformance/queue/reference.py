@@ -73,6 +73,7 @@ class Reference:
     tasks: dict[str, Known] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     gates: dict[str, set[str]] = field(default_factory=lambda: {"claims": set(), "submissions": set()})
+    cordons: dict[str, set[str]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("submitted", *_ENDS), 0))
     orders: int = 0
 

@@ -23,7 +23,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agent_runtime.queue import Claim, Failed, Outcome, Succeeded, TaskQueue, Worker, open_queue
+from agent_runtime.queue import (
+    Beat,
+    Claim,
+    CordonedError,
+    Failed,
+    Orders,
+    Outcome,
+    Succeeded,
+    TaskQueue,
+    Worker,
+    open_queue,
+)
 from agent_runtime.queue.base import Gate, Progress
 from agent_runtime.queue.keys import Keys
 from agent_runtime.testing import ManualClock, MemoryTaskQueue
@@ -48,6 +59,13 @@ LANES: dict[str, dict[str, str]] = {
     "a count": {"agent": "count"},
     "c ocr": {"capability": "ocr"},
     "i echo-2": {"instance": "echo-2"},
+}
+TARGETS = {
+    "": "",
+    "a echo": "agent/echo",
+    "a count": "agent/count",
+    "c ocr": "capability/ocr",
+    "i echo-2": "instance/echo-2",
 }
 SERVED = {
     "echo-1": {"", "a echo", "c ocr"},
@@ -211,6 +229,10 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(sorted(WORKERS)), limit=st.integers(1, 4))
     def claim(self, name: str, limit: int) -> None:
         self.reference.tidy()
+        if self.reference.cordons.get(name):
+            with pytest.raises(CordonedError):
+                self.do(self.queue.claim(WORKERS[name], limit=limit, wait_seconds=0))
+            return
         claims = self.do(self.queue.claim(WORKERS[name], limit=limit, wait_seconds=0))
         for claim in claims:
             candidates = self.reference.may_be_next(SERVED[name])
@@ -301,6 +323,30 @@ class QueueMachine(RuleBasedStateMachine):
         names = self.reference.gates[gate.value]
         (names.add if shut else names.discard)(by)
 
+    @rule(
+        names=st.lists(st.sampled_from(sorted(WORKERS)), min_size=1, max_size=2, unique=True),
+        cordoned=st.sampled_from([True, False, False]),
+        by=st.sampled_from(["x", "y"]),
+    )
+    def set_cordon(self, names: list[str], cordoned: bool, by: str) -> None:
+        self.do((self.queue.cordon if cordoned else self.queue.uncordon)(names, by=by))
+        for name in names:
+            who = self.reference.cordons.setdefault(name, set())
+            (who.add if cordoned else who.discard)(by)
+
+    @rule(name=st.sampled_from(sorted(WORKERS)))
+    def beat(self, name: str) -> None:
+        beat = Beat(WORKERS[name], "1", concurrency=1, running=0, draining=False, started_at_ms=0)
+        who = self.reference.cordons.get(name, set())
+        assert self.do(self.queue.beat(beat)) == Orders(cordoned=bool(who))
+        known = {info.instance: info for info in self.do(self.queue.instances(timeout_seconds=60))}
+        assert known[name].cordoned_by == sorted(who)
+
+    @rule(name=st.sampled_from(sorted(WORKERS)))
+    def leave(self, name: str) -> None:
+        self.do(self.queue.leave(WORKERS[name]))
+        self.reference.cordons.pop(name, None)
+
     @rule(seconds=STEPS)
     def time_passes(self, seconds: float) -> None:
         self.storage.pass_time(seconds)
@@ -325,6 +371,8 @@ class QueueMachine(RuleBasedStateMachine):
             totals["expired"],
         )
         assert stats.submitted_total == totals["submitted"]
+        waiting = Counter(t.wish.lane for t in self.reference.tasks.values() if t.state is TaskState.QUEUED)
+        assert stats.waiting == {TARGETS[lane]: count for lane, count in waiting.items()}
         gates = self.reference.gates
         assert (stats.paused_by, stats.closed_by) == (sorted(gates["claims"]), sorted(gates["submissions"]))
 
@@ -366,6 +414,9 @@ class QueueMachine(RuleBasedStateMachine):
         for gate in Gate:
             for name in tuple(self.reference.gates[gate.value]):
                 self.set_gate(gate, shut=False, by=name)
+        for name, who in self.reference.cordons.items():
+            for by in tuple(who):
+                self.set_cordon([name], cordoned=False, by=by)
         for _ in range(200):
             if not self.reference.count(*WAITING, TaskState.RUNNING):
                 break
