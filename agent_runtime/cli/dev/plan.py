@@ -236,7 +236,14 @@ class _Planner:
         key = (ref.namespace or item.manifest.namespace, ref.name)
         if key not in self._manifests.objects["TaskQueue"]:
             self._missing(item, where, "TaskQueue", key, self._manifests.objects["TaskQueue"])
-        return self._specs.get(key)
+        queue = self._specs.get(key)
+        if queue is None or key[0] == item.manifest.namespace:
+            return queue
+        if not {"*", item.manifest.namespace} & set(queue.allowed_namespaces):
+            what = f'TaskQueue "{key[1]}" of namespace "{key[0]}" does not name "{item.manifest.namespace}" in its'
+            self._problem(item, where, f"{what} spec.allowedNamespaces: add it there")
+            return None
+        return queue
 
     def _environment(self, item: Object, entries: Sequence[EnvVar]) -> dict[str, str]:
         env: dict[str, str] = {}

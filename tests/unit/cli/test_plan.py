@@ -61,6 +61,18 @@ def test_references_do_not_cross_namespaces(tmp_path: Path) -> None:
     assert 'no TaskQueue "tasks" in namespace "prod"' in problem
 
 
+def test_a_queue_of_another_namespace_needs_its_grant(tmp_path: Path) -> None:
+    central = CENTRAL.replace("{name: central}", "{name: central, namespace: prod}")
+    central = central.replace("{name: tasks}", "{name: tasks, namespace: default}")
+    granting = QUEUE + "spec: {allowedNamespaces: [prod]}\n"
+
+    [problem] = problems(tmp_path, QUEUE, central)
+    [process] = planned(tmp_path, granting, central).processes
+
+    assert 'does not name "prod" in its spec.allowedNamespaces' in problem
+    assert process.queues == (("default", "tasks"),)
+
+
 def test_names_of_processes_stay_unique_over_namespaces_and_kinds(tmp_path: Path) -> None:
     moved = [text.replace("metadata: {name", "metadata: {namespace: prod, name") for text in (QUEUE, CENTRAL)]
     names = [process.name for process in planned(tmp_path, QUEUE, CENTRAL, *moved).processes]
