@@ -38,6 +38,11 @@ generate: setup ## Write everything that is generated: CRDs, reference pages, th
 	$(PYTHON) helm/generate_values.py
 	$(PYTHON) examples/generate_code.py
 
+.PHONY: record-statuses
+record-statuses: setup ## Bring objects into every state on a real API server, and keep their statuses as test data for Argo CD
+	$(PYTHON) -m tests.support.packages redis-server
+	KUBEAGENTS_RECORD_STATUSES=1 $(PYTHON) -m pytest tests/integration/operator/test_gitops_states.py
+
 .PHONY: verify
 verify: setup ## Fail if something generated is stale, or the lock does not fit pyproject.toml
 	$(UV) lock --check
