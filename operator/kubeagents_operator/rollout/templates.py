@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pod template of a version that the spec does not say any more.
 
-The spec is the new one, and what the old one was is written nowhere, except in the Deployment that runs it. Applied by
-server-side apply, its `managedFields` say which fields of it are the operator's; cut out, they are what was applied, to
-the letter and in its order. Applying them again changes nothing and keeps them ours: so the Deployment is compared and
+The spec is the new one, and what the old one was is written nowhere, except in the Deployment that runs it. Its
+`managedFields` say which fields of it are the operator's; cut out, they are what was written, in its order and with the
+API server's defaults. Writing them again changes nothing and keeps them ours: so the Deployment is compared and
 repaired as ever, and it needs no second way of writing.
 
 Only Agents with a canary, or with one that was taken back, take memory here; each costs one GET after a restart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from kubeagents_api.errors import TemporaryError
-from kubeagents_api.labels import REVISION
-from kubeagents_operator import fingerprint
+from kubeagents_api.labels import FIELD_MANAGER, REVISION
 from kubeagents_operator.cluster import Cluster
 from kubeagents_operator.keys import Key
 from kubeagents_operator.observed import TEMPLATE_HASH
 from kubeagents_operator.watched import DEPLOYMENT
 
 Template = dict[str, Any]
+Tree = Mapping[str, Any]
 
 
 class TemplateChangedError(TemporaryError):
@@ -70,17 +72,52 @@ class Templates:
 
 
 def read_back(body: Mapping[str, Any]) -> Template:
-    """The pod template of a live Deployment as it was applied.
+    """The pod template of a live Deployment as the operator wrote it.
 
-    Where nobody knows any more what was applied, as after a restore from a backup that has no `managedFields`, it is
-    the whole template: that changes nothing either.
+    Where nobody knows any more what that was, as after a restore from a backup that has no `managedFields`, or where
+    somebody has changed the image, it is the whole template: that changes nothing either.
     """
-    applied: Template = (fingerprint.cut_out(body).get("spec") or {}).get("template") or {}
-    if (applied.get("spec") or {}).get("containers"):
-        return applied
-    live: Template = dict(body["spec"]["template"])
-    live["metadata"] = {name: value for name, value in live["metadata"].items() if name != "creationTimestamp"}
-    return live
+    template: Template = body["spec"]["template"]
+    trees: list[Tree] = [
+        entry["fieldsV1"].get("f:spec", {}).get("f:template", {})
+        for entry in body["metadata"].get("managedFields") or ()
+        if entry.get("manager") == FIELD_MANAGER and "subresource" not in entry
+    ]
+    ours: Template = _cut(template, [tree for tree in trees if tree])
+    containers = (ours.get("spec") or {}).get("containers") or ()
+    if containers and all("image" in one for one in containers):
+        return ours
+    metadata = {name: value for name, value in template["metadata"].items() if name != "creationTimestamp"}
+    return {**template, "metadata": metadata}
+
+
+def _cut(value: Any, trees: Sequence[Tree]) -> Any:
+    """The fields of a value that one of the trees names (FieldsV1: `f:name` is a field, `k:{...}` a list item by its
+    key, `v:...` one by its value, `.` the thing itself). A tree without children owns the value as a whole."""
+    if not trees:
+        return {}
+    if any(not tree for tree in trees):
+        return value
+    if isinstance(value, Mapping):
+        below = {name: [tree[f"f:{name}"] for tree in trees if f"f:{name}" in tree] for name in value}
+        return {name: _cut(part, below[name]) for name, part in value.items() if below[name]}
+    if isinstance(value, list):
+        found = [(item, _of_item(item, trees)) for item in value]
+        return [_cut(item, parts) for item, parts in found if parts]
+    return value
+
+
+def _of_item(item: Any, trees: Sequence[Tree]) -> list[Tree]:
+    """What the trees say of an item of a list that is merged."""
+    return [part for tree in trees for path, part in tree.items() if _is_item(item, path)]
+
+
+def _is_item(item: Any, path: str) -> bool:
+    if path.startswith("v:"):
+        return bool(orjson.loads(path[2:]) == item)
+    if path.startswith("k:") and isinstance(item, Mapping):
+        return all(item.get(key, word) == word for key, word in orjson.loads(path[2:]).items())
+    return False
 
 
 def version_of(template: Mapping[str, Any]) -> str:
