@@ -84,7 +84,10 @@ class ControlPlane:
         self._start(
             "kube-controller-manager",
             *components.controller_manager(
-                self.places, "--bind-address=127.0.0.1", f"--secure-port={self.manager_port}"
+                self.places,
+                "--bind-address=127.0.0.1",
+                f"--secure-port={self.manager_port}",
+                "--horizontal-pod-autoscaler-sync-period=1s",
             ),
         )
         self._start(

@@ -129,9 +129,16 @@ def start_workers(cluster: Cluster, namespace: str, redis_server: RedisServer) -
     """Plays the pods of an Agent: `start_workers("worker", handler=…, concurrency=4)`, until the end of the test."""
     with ExitStack() as stack:
 
-        def start(agent: str, *, queue: str = QUEUE, handler: object = None, **options: object) -> FakeWorkers:
+        def start(
+            agent: str,
+            *,
+            queue: str = QUEUE,
+            handler: object = None,
+            redis: RedisServer = redis_server,
+            **options: object,
+        ) -> FakeWorkers:
             config = queue_config(name=queue, namespace=namespace, spec=TaskQueueSpec())
-            workers = FakeWorkers(cluster, namespace, agent, config, redis_server.url, options=options)
+            workers = FakeWorkers(cluster, namespace, agent, config, redis.url, options=options)
             if handler is not None:
                 workers.handler = handler
             return stack.enter_context(workers)
