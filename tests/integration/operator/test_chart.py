@@ -86,8 +86,16 @@ def test_the_operator_understands_the_environment_that_the_chart_gives_it(cluste
     settings = load({name: value for name, value in variables.items() if name.startswith("KUBEAGENTS_")})
 
     assert settings.watch_namespaces == ("a", "b")
-    assert settings.sample_seconds == 15
-    assert json.loads(variables["KUBEAGENTS_QUOTAS"]) == EVERYTHING["quotas"]
+    assert settings.quotas.keys() == EVERYTHING["quotas"].keys()
+    assert settings.quotas["*"].tasks_per_second == 50.5
+
+
+def test_the_charts_defaults_are_the_operators_own(cluster: Cluster, tmp_path: Path) -> None:
+    variables = environment(render(cluster, tmp_path, {}))
+    given = {name: value for name, value in variables.items() if name.startswith("KUBEAGENTS_")}
+    ours = ("instance", "runtime_image", "redis_image")
+
+    assert load(given).model_dump(exclude=set(ours)) == load({}).model_dump(exclude=set(ours))
 
 
 @pytest.mark.parametrize("values", [
