@@ -82,7 +82,8 @@ def demand_of(
     return Demand(
         waiting=waiting,
         within_reach=within_reach,
-        running=sum(one.running for one in ours),
+        # The figures are of one moment, the heartbeats of later ones: what began in between waits in the former.
+        running=min(stats.running, sum(one.running for one in ours)),
         slots=sum(one.concurrency for one in ours if one.healthy and not one.draining and not one.cordoned_by),
         oldest_at=stats.oldest_at if within_reach else None,
         paused=bool(stats.paused_by),

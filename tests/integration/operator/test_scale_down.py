@@ -73,7 +73,7 @@ def test_a_busy_pod_takes_nothing_new_and_goes_when_it_has_finished(
     scaled.until_pods(0)
     scaled.until("Ready", "True", "ScaledToZero")
     assert stats(workers).queued == len(later), "what came later waits"
-    assert {"ScaleDeferred", "ScaledToZero"} <= scaled.told()
+    eventually(lambda: {"ScaleDeferred", "ScaledToZero"} <= scaled.told(), what="Events")
 
 
 def test_suspend_lets_all_pods_finish_and_resume_brings_them_back(

@@ -86,7 +86,7 @@ def test_what_runs_and_the_slots_are_those_of_its_own_pods() -> None:
         instance("alpha-4", running=2, healthy=False),
         instance("of-another-namespace", running=4),
     )
-    found = demand(pods=("alpha-1", "alpha-2", "alpha-3", "alpha-4"), instances=instances)
+    found = demand(pods=("alpha-1", "alpha-2", "alpha-3", "alpha-4"), instances=instances, running=10)
     assert (found.running, found.slots) == (6, 4)
     assert found.utilization == pytest.approx(1.5)
     assert demand().utilization == 0
@@ -100,7 +100,12 @@ def test_the_oldest_task_counts_for_those_who_can_take_one(waiting: dict[str, in
 def test_an_agent_without_a_share_and_without_running_tasks_is_idle() -> None:
     assert demand(BETA, ALPHA, waiting={"": 1}).is_idle()
     assert not demand(ALPHA, BETA, waiting={"": 1}).is_idle()
-    assert not demand(pods=("alpha-1",), instances=(instance("alpha-1", running=1),)).is_idle()
+    assert not demand(pods=("alpha-1",), instances=(instance("alpha-1", running=1),), running=1).is_idle()
+
+
+def test_a_task_that_begins_while_the_sample_is_taken_counts_once() -> None:
+    found = demand(pods=("alpha-1",), instances=(instance("alpha-1", running=1),), waiting={"": 1}, running=0)
+    assert (found.waiting, found.running) == (1, 0)
 
 
 def test_a_paused_queue_says_so() -> None:
