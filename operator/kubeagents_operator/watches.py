@@ -41,6 +41,7 @@ STUCK_AFTER = CLIENT_TIMEOUT + 60
 
 _PAGE = 500
 _RELOGIN_PAUSE = 5.0
+_ERROR_PAUSE = 2.0
 
 
 @dataclass(slots=True)
@@ -257,6 +258,19 @@ def _response_class(listed: Callable[[URL, dict[str, Any]], None], happened: Hap
     return Response
 
 
+async def _bearable(line: bytes) -> bytes:
+    """kopf gives up after an error in a stream, unless it is 410 Gone: then it lists anew, which helps against all. The
+    others, such as that of an etcd without a leader, may last, so they get a pause."""
+    event = orjson.loads(line)
+    if event["type"] != "ERROR" or event["object"].get("code") == 410:
+        return line
+    _log.warning(
+        "watching, listing anew: a stream has ended with %s", event["object"].get("message") or event["object"]
+    )
+    await asyncio.sleep(_ERROR_PAUSE)
+    return orjson.dumps({"type": "ERROR", "object": {"code": 410}})
+
+
 class _Events:
     """The body of a watch's response, from which kopf reads bookmarks instead of events."""
 
@@ -277,7 +291,7 @@ class _Events:
                 if (reached := self._happened(self._url, line)) is not None:
                     version = reached
                     continue
-                yield line + b"\n"
+                yield await _bearable(line) + b"\n"
             if version is not None:
                 bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
                 yield orjson.dumps(bookmark) + b"\n"

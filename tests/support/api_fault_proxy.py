@@ -45,11 +45,17 @@ class Request:
     method: str
     path: str
     query: dict[str, str]
-    tries: int
-    """How often it has sent this method and path, counting this one."""
     body: Any = None
+    tries: int = 1
+    """How often it has sent the like of this one, counting this one."""
     status: int | None = None
     """What the API server has answered; None while it has not, or if it was not asked."""
+
+    @property
+    def target(self) -> str:
+        """The path of the object that it is about, also if it creates it."""
+        name = self.body.get("metadata", {}).get("name", "") if isinstance(self.body, dict) else ""
+        return f"{self.path}/{name}" if self.method == "POST" else self.path
 
     @property
     def is_write(self) -> bool:
@@ -71,7 +77,7 @@ class Request:
         return self.is_write and self.plural != "events" and (self.plural != "leases" or self.method == "PATCH")
 
     def __str__(self) -> str:
-        return f"{self.method} {self.path} -> {self.status}"
+        return f"{self.method} {self.target} -> {self.status}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class ApiFaultProxy:
 
     def created(self) -> Counter[str]:
         """Path -> how often the API server has created an object there."""
-        return Counter(one.path for one in self.written() if one.status == 201)
+        return Counter(one.target for one in self.written() if one.status == 201)
 
     def stall(self) -> None:
         """From now on nothing comes through the watches that are open, nor through later ones. They stay open."""
@@ -192,6 +198,8 @@ class ApiFaultProxy:
                 self._cut()
             finally:
                 await runner.cleanup()
+        # aiohttp does not wait for the ends of TLS connections: see "graceful shutdown" in its documentation.
+        await asyncio.sleep(0.25)
 
     def _write_kubeconfig(self) -> None:
         authority = self.plane.places.authority
@@ -206,15 +214,10 @@ class ApiFaultProxy:
         self.kubeconfig.chmod(0o600)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        self._tries[request.method, request.path] += 1
         body = await request.read()
-        seen = Request(
-            request.method,
-            request.path,
-            dict(request.query),
-            self._tries[request.method, request.path],
-            _json(body),
-        )
+        seen = Request(request.method, request.path, dict(request.query), _json(body))
+        self._tries[seen.method, seen.target] += 1
+        seen.tries = self._tries[seen.method, seen.target]
         self.requests.append(seen)
         fault = self.fault(seen) or Fault()
         if fault.delay:

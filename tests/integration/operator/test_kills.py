@@ -142,7 +142,7 @@ def test_an_agent_is_made_and_changed_by_an_operator_that_dies_with_every_write(
 
     since = condition(cluster, namespace, "agent/worker", "Available")["lastTransitionTime"]
     written = lives.live(lambda: True, what="a reconcile")
-    assert [one for one in written if not one.path.endswith("/status")] == []
+    assert [one for one in written if not one.target.endswith("/status")] == []
     assert {pod["metadata"]["uid"] for pod in cluster.objects(namespace, "pods")} == pods
     assert condition(cluster, namespace, "agent/worker", "Available")["lastTransitionTime"] == since
 

@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`kubectl apply` refuses what cannot work, in words that say what to write instead."""
+"""`kubectl apply` refuses what cannot work, in words that say what to write instead.
+
+A real API server says so, by the CustomResourceDefinitions alone: no webhook, no operator runs here.
+"""
+
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.e2e import workload
-from tests.support.cluster import Cluster, KubectlError, Object
+from tests.support.cluster import ROOT, Cluster, KubectlError, Object
+
+CRDS = sorted((ROOT / "crds").glob("*.yaml"))
+STEPS_DOWN = [{"percent": 50, "pauseSeconds": 1}, {"percent": 20, "pauseSeconds": 1}]
 
 REFUSED = [
     (workload.agent(handler="no colon"), "spec.handler"),
@@ -68,6 +77,29 @@ REFUSED = [
     ),
     (workload.agent(capabilities=["ocr", "ocr"]), "capabilities names one twice: list each once"),
     (workload.agent(batch={"maxTasks": 0}), "spec.batch.maxTasks"),
+    (
+        workload.agent(autoscaling={"minReplicas": 3, "maxReplicas": 2}),
+        "autoscaling.minReplicas must not be greater than autoscaling.maxReplicas",
+    ),
+    (workload.agent(autoscaling={}), "spec.autoscaling.maxReplicas: Required value"),
+    (workload.agent(autoscaling={"maxReplicas": 0}), "spec.autoscaling.maxReplicas"),
+    (workload.agent(autoscaling={"maxReplicas": 2, "targetUtilization": 0}), "spec.autoscaling.targetUtilization"),
+    (workload.agent(autoscaling={"maxReplicas": 2, "targetUtilization": 80}), "spec.autoscaling.targetUtilization"),
+    (
+        workload.agent(rollout={"steps": STEPS_DOWN}),
+        "each step of rollout.steps must have a greater percent than the one before",
+    ),
+    (
+        workload.agent(rollout={"steps": [STEPS_DOWN[0], STEPS_DOWN[0]]}),
+        "each step of rollout.steps must have a greater percent than the one before",
+    ),
+    (workload.agent(rollout={"steps": []}), "spec.rollout.steps"),
+    (workload.agent(rollout={"steps": [{"percent": 100}]}), "spec.rollout.steps[0].percent"),
+    (workload.agent(rollout={"steps": STEPS_DOWN[1:], "minSuccessRate": 95}), "spec.rollout.minSuccessRate"),
+    (workload.agent(queueRef={"name": "work", "namespace": "Not_A_Name"}), "spec.queueRef.namespace"),
+    (workload.queue(allowedNamespaces=["team-*"]), "spec.allowedNamespaces[0]"),
+    (workload.queue(allowedNamespaces=["a", "a"]), "spec.allowedNamespaces[1]: Duplicate value"),
+    (workload.queue(backlog={"maxDepth": 0}), "spec.backlog.maxDepth"),
 ]
 
 
@@ -76,6 +108,31 @@ def test_a_bad_manifest_is_refused_with_its_message(cluster: Cluster, manifest: 
     with pytest.raises(KubectlError) as refused:
         cluster.kubectl("-n", "default", "apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(manifest))
     assert message in str(refused.value)
+
+
+def _sentences(schema: Any) -> Iterator[str]:
+    """The messages of all rules across fields."""
+    if isinstance(schema, dict):
+        yield from (rule["message"] for rule in schema.get("x-kubernetes-validations", ()))
+        for value in schema.values():
+            yield from _sentences(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _sentences(value)
+
+
+@pytest.mark.parametrize("file", CRDS, ids=[file.name for file in CRDS])
+def test_each_rule_across_fields_is_broken_by_one_of_these_manifests(file: Any) -> None:
+    sentences = set(_sentences(yaml.safe_load(file.read_text())))
+    shown = [message for _, message in REFUSED]
+    assert sentences, "each kind has some"
+    assert [one for one in sorted(sentences) if not any(message in one for message in shown)] == []
+
+
+def test_the_api_server_accepts_what_the_rules_cost(cluster: Cluster) -> None:
+    """It estimates the worst case of each rule and of all together, and refuses a definition that is too expensive."""
+    for file in CRDS:
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", file)
 
 
 def test_the_good_twins_of_these_manifests_are_accepted(cluster: Cluster) -> None:
@@ -87,8 +144,12 @@ def test_the_good_twins_of_these_manifests_are_accepted(cluster: Cluster) -> Non
     for manifest in (
         workload.agent(),
         workload.agent(capabilities=["ocr", "translate"], batch={"maxTasks": 8, "waitSeconds": 0.5}),
+        workload.agent(autoscaling={"minReplicas": 0, "maxReplicas": 20}, suspend=True),
+        workload.agent(rollout={"steps": [*reversed(STEPS_DOWN), {"percent": 99}]}),
+        workload.agent(queueRef={"name": "work", "namespace": "team-b"}),
         workload.central_agent(),
         workload.queue(),
+        workload.queue(allowedNamespaces=["team-a", "*"], backlog={"maxDepth": 5, "maxAgeSeconds": 60}),
         workload.queue(schedules=schedules, limits=limits, shards=4, paused=True, closed=True, taskTtlSeconds=60),
     ):
         cluster.kubectl("-n", "default", "apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump(manifest))
