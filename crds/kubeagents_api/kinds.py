@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three kinds, in one table: names, models, columns, subresources. Everything that lists kinds reads it."""
 
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,21 +146,37 @@ class Manifest:
     spec: ApiModel
 
 
-def parse_spec(kind: Kind, body: Mapping[str, Any]) -> ApiModel:
+def parse_spec(kind: Kind, body: Mapping[str, Any], *, ignore_unknown: bool = False) -> ApiModel:
     """The spec of an object, validated.
 
-    Raises InvalidManifestError that names the object and every fault in it.
+    `ignore_unknown` is for readers of objects that the API server has taken: it may have a newer schema, whose defaults
+    are then in every object. Raises InvalidManifestError that names the object and every fault in it.
     """
     name = body.get("metadata", {}).get("name", "(no name)")
+    spec = body.get("spec") or {}
     try:
-        return kind.spec.model_validate(body.get("spec") or {})
+        return kind.spec.model_validate(spec)
     except ValidationError as error:
+        unknown = [fault["loc"] for fault in error.errors() if fault["type"] == "extra_forbidden"]
+        if ignore_unknown and unknown:
+            return parse_spec(kind, {**body, "spec": _without(spec, unknown)})
         faults = "; ".join(
             f"spec{''.join(f'[{p}]' if isinstance(p, int) else f'.{p}' for p in fault['loc'])}: "
             f"{fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors()
         )
         raise InvalidManifestError(f'{kind.kind} "{name}" is invalid: {faults}') from error
+
+
+def _without(spec: Mapping[str, Any], paths: Iterable[tuple[int | str, ...]]) -> Any:
+    """The spec without some of its fields."""
+    out: Any = copy.deepcopy(spec)
+    for *above, field in paths:
+        holder = out
+        for step in above:
+            holder = holder[step]
+        del holder[field]
+    return out
 
 
 def parse(body: Mapping[str, Any], *, default_namespace: str = "default") -> Manifest:

@@ -54,7 +54,8 @@ class Tools:
 
 def parse(custom: Custom) -> ApiModel:
     """The spec, validated. Raises InvalidManifestError."""
-    return parse_spec(BY_KIND[custom.key.kind], {"metadata": {"name": custom.key.name}, "spec": custom.spec})
+    body = {"metadata": {"name": custom.key.name}, "spec": custom.spec}
+    return parse_spec(BY_KIND[custom.key.kind], body, ignore_unknown=True)
 
 
 async def write_invalid(tools: Tools, custom: Custom, error: InvalidManifestError) -> float | None:

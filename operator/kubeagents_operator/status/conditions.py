@@ -10,6 +10,7 @@ from typing import Any
 from kubeagents_api.conditions import ConditionStatus, ConditionType, Reason
 
 _MESSAGE_LIMIT = 500
+_TYPES = frozenset(ConditionType)
 _MAIN = (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED)
 
 
@@ -116,7 +117,7 @@ class Previous:
 
     def other_facts(self) -> list[Fact]:
         """All but the three that every kind has."""
-        known = [self.fact(ConditionType(type_)) for type_ in self._conditions if type_ in ConditionType]
+        known = [self.fact(ConditionType(type_)) for type_ in self._conditions if type_ in _TYPES]
         return [one for one in known if one is not None and one.type not in _MAIN]
 
     def verdict(self) -> Verdict | None:
