@@ -277,7 +277,7 @@ def _cut(spec: AgentSpec, most: int) -> AgentSpec:
 
 
 def _excess(message: str) -> Verdict:
-    what = f"{message}: delete or shrink others, or ask those who run the operator for more (KUBEAGENTS_QUOTAS)"
+    what = f"{message}: delete or shrink others, or ask those who run the operator for more (its `quotas`)"
     return stalled(Reason.QUOTA_EXCEEDED, what)
 
 
