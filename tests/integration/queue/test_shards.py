@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.queue import TaskQueue, Worker, open_queue
-from agent_runtime.queue.base import Beat, Gate, Partial
+from agent_runtime.queue.base import Beat, CordonedError, Gate, Orders, Partial
 from agent_runtime.queue.sharded import ShardedTaskQueue
 from agent_runtime.queue.sharding import shard_config, shard_of
 from agent_runtime.testing import MemoryTaskQueue
@@ -300,6 +300,49 @@ async def test_processes_are_known_to_the_queue_as_a_whole(sharded: ShardedTaskQ
     await sharded.leave(ALICE)
     assert await sharded.instances(timeout_seconds=60) == []
     assert (await sharded.storage()).server.split()[0] in ("memory", *binaries())
+
+
+async def test_a_cordon_holds_in_all_shards(sharded: ShardedTaskQueue) -> None:
+    beat = Beat(worker=ALICE, version="1", concurrency=1, running=0, draining=False, started_at_ms=0)
+    await sharded.beat(beat)
+    waiting = asyncio.create_task(sharded.claim(ALICE, limit=1, wait_seconds=FOREVER))
+    await asyncio.sleep(0.05)  # until it sleeps; if it does not yet, its first look tells it
+    await sharded.cordon([ALICE.instance], by="ada")
+    with pytest.raises(CordonedError):
+        await asyncio.wait_for(waiting, SOON)
+    await spread(sharded, agent=ALICE.agent)
+    with pytest.raises(CordonedError):
+        await sharded.claim(ALICE, limit=1, wait_seconds=NOW)
+    assert await sharded.beat(beat) == Orders(cordoned=True)
+    (instance,) = await sharded.instances(timeout_seconds=60)
+    assert instance.cordoned_by == ["ada"]
+    await sharded.uncordon([ALICE.instance], by="ada")
+    assert await sharded.beat(beat) == Orders(cordoned=False)
+    assert len(await sharded.claim(ALICE, limit=1, wait_seconds=NOW)) == 1
+
+
+async def test_a_cordon_that_has_reached_one_shard_is_an_order_and_gives_back_what_others_gave(
+    sharded: ShardedTaskQueue,
+) -> None:
+    beat = Beat(worker=ALICE, version="1", concurrency=1, running=0, draining=False, started_at_ms=0)
+    ids = await spread(sharded)
+    await sharded.shards[-1].cordon([ALICE.instance], by="ada")
+    assert await sharded.beat(beat) == Orders(cordoned=True)
+    (instance,) = await sharded.instances(timeout_seconds=60)
+    assert instance.cordoned_by == ["ada"]
+    for _ in sharded.shards:
+        with pytest.raises(CordonedError):
+            await sharded.claim(ALICE, limit=len(ids), wait_seconds=NOW)
+    assert (await sharded.stats()).queued == len(ids)
+
+
+async def test_waiting_tasks_are_summed_over_the_shards(sharded: ShardedTaskQueue) -> None:
+    anybody = await spread(sharded)
+    echo = await spread(sharded, agent="echo")
+    stats = await sharded.stats()
+    assert stats.waiting == {"": len(anybody), "agent/echo": len(echo)}
+    assert stats.oldest_seconds >= 0
+    assert stats.oldest_at is not None
 
 
 async def test_waiters_are_told_wherever_their_tasks_are(sharded: ShardedTaskQueue) -> None:

@@ -3,12 +3,15 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 
 from agent_runtime.cancellation import end
-from agent_runtime.queue import Claim, TaskQueue, Worker
+from agent_runtime.queue import Claim, CordonedError, TaskQueue, Worker
+from agent_runtime.queue.base import Beat
 from agent_runtime.queue.calls import LONGEST_BLOCK_SECONDS
+from agent_runtime.queue.keys import Keys
 from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import (
     ALICE,
@@ -46,6 +49,50 @@ async def test_a_task_wakes_an_idle_worker(queue: TaskQueue, redis_server: Redis
     await submit(queue, "work")
     async with asyncio.timeout(AWAKE_SECONDS):
         assert payloads([await waiting]) == ["work"]
+
+
+async def test_the_wake_up_of_a_worker_that_turns_out_to_be_cordoned_wakes_another(
+    queue: TaskQueue, redis_server: RedisServer
+) -> None:
+    cordoned = asyncio.create_task(queue.claim(ALICE, limit=1, wait_seconds=60))
+    await asleep(redis_server, 1)
+    waiting = asyncio.create_task(claim_one(queue, BOB))
+    await asleep(redis_server, 2)
+    cordons = Keys("tests", queue.name).name("cordons")
+    with redis_server.client() as client:  # as if the order came just after it was woken
+        client.hset(cordons, ALICE.instance, '{"test":"0"}')
+    await submit(queue, "work")  # the one who has waited for longer is woken
+    async with asyncio.timeout(AWAKE_SECONDS):
+        with pytest.raises(CordonedError):
+            await cordoned
+        assert payloads([await waiting]) == ["work"]
+
+
+async def test_nothing_is_begun_after_a_cordon_whatever_is_under_way(
+    queue: TaskQueue, redis_server: RedisServer
+) -> None:
+    async def work(worker: Worker) -> None:
+        with contextlib.suppress(CordonedError):
+            while True:
+                await queue.settle(succeeded(await queue.claim(worker, limit=3, wait_seconds=60)))
+
+    for turn in range(20):
+        worker = Worker("echo", f"echo-{turn}")
+        await queue.beat(Beat(worker, "1", concurrency=3, running=0, draining=False, started_at_ms=0))
+        ids = await submit(queue, *range(100))
+        working = [asyncio.create_task(work(worker)) for _ in range(4)]
+        await asyncio.sleep(0.001 * (turn % 8))
+        await queue.cordon([worker.instance], by="test")
+        with redis_server.client() as client:
+            (key,) = client.keys("*:cordons")
+            since = int(json.loads(str(client.hget(key, worker.instance)))["test"])
+        async with asyncio.timeout(AWAKE_SECONDS):
+            await asyncio.gather(*working)
+        for record in [await queue.get(task_id) for task_id in ids]:
+            if record.worker == worker.instance:
+                assert record.started_at is not None
+                assert record.started_at.timestamp() * 1000 <= since + 0.5
+        await queue.leave(worker)
 
 
 async def test_a_task_for_an_agent_wakes_a_worker_of_that_agent(queue: TaskQueue, redis_server: RedisServer) -> None:

@@ -156,6 +156,8 @@ def test_openapi_describes_every_operation_with_its_errors(system: System) -> No
         "POST /v1/queues/{queue}/resume",
         "POST /v1/queues/{queue}/close",
         "POST /v1/queues/{queue}/open",
+        "POST /v1/queues/{queue}/cordon",
+        "POST /v1/queues/{queue}/uncordon",
         "GET /v1/queues/{queue}/events",
         "GET /v1/queues/{queue}/schedules",
         "GET /v1/agents",
@@ -190,6 +192,8 @@ def test_the_examples_of_the_documentation_work(system: System) -> None:
         assert central.post("/v1/tasks", {"id": task_id}).status_code == 201
     answer = central.post("/v1/queues/main/results", {**wait, "timeoutSeconds": 0})
     assert answer.json()["pending"] == wait["ids"]
+    (instance,) = example("/v1/queues/{queue}/cordon")["instances"]
+    system.agent(instance=instance).ready()
     for path in paths:
         if "post" in paths[path] and path.startswith("/v1/queues/"):
             asked = central.post(path.replace("{queue}", "main"), example(path))
