@@ -181,13 +181,17 @@ class LeaseElector:
 
     async def _compete(self) -> None:
         while True:
-            if self._leading.is_set():
-                await self._lead()
-            else:
+            try:
+                if self._leading.is_set():
+                    await self._lead()
+                    continue
                 await self._look()
-                if not self._leading.is_set():
-                    # Candidates that began at the same moment should not knock at the same moment forever.
-                    await asyncio.sleep(self.times.retry * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+            except Exception:
+                # A defect. Without this task nobody would notice that the term has ended.
+                _log.exception("%s: this try failed", self)
+            if not self._leading.is_set():
+                # Candidates that began at the same moment should not knock at the same moment forever.
+                await asyncio.sleep(self.times.retry * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
 
     async def _look(self) -> None:
         """One look of a candidate at the Lease, which it takes if it is free."""
@@ -360,9 +364,9 @@ class LeaseElector:
             method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
         response = await self._client.call_api(*request, _request_timeout=self.times.request_timeout)
-        answer: dict[str, Any] = orjson.loads(await response.response.read())
-        if response.status >= 300:
-            raise _Refused(response.status, str(answer.get("message", "")))
+        answer = _json(await response.response.read())
+        if response.status >= 300 or answer is None:
+            raise _Refused(response.status, str(answer.get("message", "")) if answer is not None else "no JSON")
         return answer
 
     def _report(self, trouble: str | None) -> None:
@@ -375,6 +379,15 @@ class LeaseElector:
 def _spec(lease: Lease | None) -> dict[str, Any]:
     spec: dict[str, Any] = (lease or {}).get("spec") or {}
     return spec
+
+
+def _json(text: bytes) -> dict[str, Any] | None:
+    """What the API server says; None if it was something in between that answered, such as a load balancer's page."""
+    try:
+        answer = orjson.loads(text)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _annotations(lease: Lease | None) -> dict[str, str]:

@@ -24,9 +24,10 @@ from agent_runtime.telemetry.http_server import HttpServer
 from agent_runtime.telemetry.loop_watch import LoopWatch
 from agent_runtime.telemetry.metrics import LoopMetrics, new_registry
 from agent_runtime.telemetry.probes import Probes, Report, all_of
+from kubeagents_api.errors import KubeagentsError
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.children import Children
-from kubeagents_operator.cluster import ApiUnavailableError, Cluster
+from kubeagents_operator.cluster import Cluster
 from kubeagents_operator.desired.runtime import Defaults
 from kubeagents_operator.events import Recorder
 from kubeagents_operator.keys import Key, Name
@@ -236,7 +237,7 @@ class Operator:
         while True:
             try:
                 self._missing = await self._cluster.missing_kinds()
-            except ApiUnavailableError as error:
+            except KubeagentsError as error:
                 if said != str(error):
                     _log.warning("%s; trying on", error)
                 said = str(error)

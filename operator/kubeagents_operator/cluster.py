@@ -224,8 +224,9 @@ class Cluster:
         if status >= 300:
             self._metrics.errors.labels(str(status)).inc()
             raise _refusal(status, text, what=f"{kind} {path.partition('?')[0]}", retry_after=retry_after)
-        answer: Object = orjson.loads(text)
-        return answer
+        if answer := _answer(text):
+            return answer
+        raise ApiUnavailableError(f"something in place of the API server has answered {status} for {kind}, without JSON")
 
 
 def _refusal(status: int, text: bytes, *, what: str, retry_after: str | None) -> KubeagentsError:

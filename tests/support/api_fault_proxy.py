@@ -8,6 +8,7 @@ test has a proxy of its own: what a proxy has passed on is what that process wro
 
     fault                            what the process sees                          what the API server sees
     Fault(status=…)                  that answer                                    nothing
+    Fault(status=…, page=…)          a page that is no JSON, as of a load balancer  nothing
     Fault(delay=…)                   the answer, late                               the request, late
     Fault(drop=True)                 a broken connection                            nothing
     Fault(lose=True)                 a broken connection                            the request: it has acted
@@ -86,6 +87,7 @@ class Fault:
 
     status: int | None = None
     retry_after: int | None = None
+    page: str | None = None
     delay: float = 0.0
     drop: bool = False
     lose: bool = False
@@ -227,6 +229,8 @@ class ApiFaultProxy:
         if fault.drop:
             return self._break(request)
         if fault.status is not None:
+            if fault.page is not None:
+                return web.Response(status=fault.status, text=fault.page, content_type="text/html")
             return _refusal(fault.status, fault.retry_after)
         transport = request.transport
         assert isinstance(transport, asyncio.Transport)

@@ -17,6 +17,7 @@ ONCE: dict[str, Fault] = {
     "throttled": Fault(status=429, retry_after=1),
     "broken": Fault(status=500),
     "unavailable": Fault(status=503),
+    "gateway": Fault(status=502, page="<html>Bad Gateway</html>"),
     "unauthorized": Fault(status=401),
     "dropped": Fault(drop=True),
     "lost": Fault(lose=True),

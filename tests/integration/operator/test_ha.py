@@ -223,6 +223,31 @@ def test_a_leader_that_cannot_renew_its_lease_stops_writing_before_another_one_b
     assert not [one for one in after.created() if one in before.created()]
 
 
+@pytest.mark.usefixtures("applied")
+def test_pages_of_a_load_balancer_in_place_of_answers_do_not_end_a_term_that_can_be_renewed(
+    cluster: Cluster, namespace: str, replicas: Replicas
+) -> None:
+    ((operator, proxy),) = replicas(1, KUBEAGENTS_LEASE_DURATION_SECONDS="15")
+    settled(cluster, namespace, replicas=1)
+    pages: list[Request] = []
+
+    def page(request: Request) -> Fault | None:
+        if request.plural != "leases" or len(pages) == 2:
+            return None
+        pages.append(request)
+        return Fault(status=200 if pages[1:] else 502, page="<html>This is fine</html>")
+
+    proxy.fault = page
+    eventually(lambda: len(pages) == 2, what="two renewals met a page")
+    before = cluster.get(namespace, "lease", LEASE)["spec"]
+    eventually(
+        lambda: cluster.get(namespace, "lease", LEASE)["spec"]["renewTime"] > before["renewTime"], what="another"
+    )
+
+    assert operator.leads()
+    assert cluster.get(namespace, "lease", LEASE)["spec"]["leaseTransitions"] == before["leaseTransitions"]
+
+
 @pytest.mark.parametrize("renewed", ["1999-12-31T23:59:59.000000Z", "2099-12-31T23:59:59.000000Z"])
 def test_the_clock_of_another_replica_does_not_matter(
     cluster: Cluster, namespace: str, start_operator: StartOperator, renewed: str
