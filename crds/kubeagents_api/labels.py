@@ -6,7 +6,7 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 FIELD_MANAGER = "kubeagents-operator"
-"""The server-side apply field manager of everything that the operator writes."""
+"""The field manager of everything that the operator writes."""
 
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"
@@ -21,6 +21,9 @@ OWNER_NAME = f"{GROUP}/name"
 
 CONFIG_HASH = f"{GROUP}/config-hash"
 """Annotation on pod templates: changes with the configuration, so that a change rolls the pods."""
+
+APPLIED = f"{GROUP}/applied"
+"""Annotation on every child: a digest of the manifest that the operator wrote it from."""
 
 CONFIG = f"{GROUP}/config"
 """Annotation on the pod templates of Agents: the RuntimeConfig of their processes, which the pods mount as a file."""

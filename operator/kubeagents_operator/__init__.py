@@ -3,7 +3,7 @@
 
 # How a change travels
 
-    API server ══ list, watch (kopf) ══► cache ──key──► work queue ──► reconcile(key) ──► server-side apply, status
+    API server ══ list, watch (kopf) ══► cache ──key──► work queue ──► reconcile(key) ──► children, status
                                           ▲                 ▲                │
                      answers of our own writes              └── sampler ◄────┘ (figures of the queues' Redis)
 
@@ -19,7 +19,7 @@
 # Guarantees
 
 - It never writes `spec` or metadata of a custom resource, only `status`, and that at most once per reconcile.
-- A child is written only when it differs in a field that the operator owns (`fingerprint`), be it because the spec or
+- A child is written only when it differs in a field that the operator owns (`ownership`), be it because the spec or
   an operator version changed or because somebody else changed the child. A resync or a restart writes nothing.
 - An object that exists and is not a child of the custom resource is never taken over.
 - Children have owner references: what is deleted is collected, also while no operator runs.

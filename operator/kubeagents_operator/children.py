@@ -5,13 +5,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from kubeagents_api.errors import TemporaryError
-from kubeagents_operator import fingerprint, observed
+from kubeagents_operator import observed, ownership
 from kubeagents_operator.buckets import Buckets
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.cluster import Cluster, ConflictError, ObjectRefusedError
 from kubeagents_operator.desired.metadata import Manifest
 from kubeagents_operator.keys import Key
-from kubeagents_operator.observed import TEMPLATE_HASH, Child, Custom
+from kubeagents_operator.observed import TEMPLATE_HASH, Body, Child, Custom
 from kubeagents_operator.watched import BY_KIND
 
 
@@ -38,6 +38,10 @@ class Changes:
     """For example `Deployment echo-agent from 1 to 5`."""
 
 
+_Settled = tuple[str, str, bytes]
+"""Digests: of the manifest that we want, of the one that the child was written from, of the fields that are ours."""
+
+
 class Children:
     """Writes children. Remembers what it wrote last, to tell a repair from a change."""
 
@@ -45,8 +49,8 @@ class Children:
         self._cluster = cluster
         self._cache = cache
         self._repairs = Buckets(burst=5, refill_seconds=20.0)
-        self._settled: dict[Key, dict[str, tuple[bytes, bytes]]] = {}
-        """Owner -> child -> what we want, and what the API server made of it; see `fingerprint`."""
+        self._settled: dict[Key, dict[str, _Settled]] = {}
+        """Owner -> child -> what we want, and what the API server made of it."""
 
     async def bring(
         self,
@@ -76,31 +80,46 @@ class Children:
         """The custom resource is gone, and its children with it."""
         self._settled.pop(key, None)
 
-    async def _bring(
-        self, owner: Custom, manifest: Manifest, settled: dict[str, tuple[bytes, bytes]], changes: Changes
-    ) -> None:
+    async def _bring(self, owner: Custom, manifest: Manifest, settled: "dict[str, _Settled]", changes: Changes) -> None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         what = f"{kind} {name}"
-        child = self._cache.children(owner.key).get((kind, name)) or await self._look(owner, kind, name)
-        if child is not None and (child.deleting or child.owner_uid not in (owner.uid, None)):
+        wanted, word = ownership.stamped(manifest)
+        child = self._cache.children(owner.key).get((kind, name))
+        if child is None:
+            body = await self._create(wanted, what)
+            if body is not None:
+                settled[what] = _as_written(word, body)
+                changes.created.append(what)
+                return
+            child = await self._look(owner, kind, name)
+        if child.deleting or child.owner_uid not in (owner.uid, None):
             raise StillThereError(f"{what} of an earlier {owner.key.kind} {owner.key.name} is still being deleted")
-        wanted = fingerprint.of_desired(manifest)
-        if child is not None and (child.print == wanted or settled.get(what) == (wanted, child.print)):
+        seen = (word, child.applied, child.owned.digest)
+        if child.owner_uid == owner.uid and (
+            settled.get(what) == seen or (child.applied == word and ownership.covers(child.owned, wanted))
+        ):
+            settled[what] = seen
             return
-        if child is not None and wanted == settled.get(what, (None, None))[0]:
+        if what in settled and settled[what][0] == word:
             self._repair_or_raise(owner, what)
         try:
-            body = await self._cluster.apply(manifest, force=child is not None)
-        except ConflictError as error:
-            if child is not None:
-                raise
-            # It has come into being since we looked.
-            raise ObjectRefusedError(_foreign(owner, what)) from error
+            body = await self._cluster.patch(ownership.patch(child.owned, wanted), uid=child.uid)
         except ObjectRefusedError as error:
             raise ObjectRefusedError(f"{what}: {error}") from error
         self._cache.seen(BY_KIND[kind], body)
-        settled[what] = (wanted, fingerprint.of_live(body))
+        settled[what] = _as_written(word, body)
         _note(changes, what, child, manifest)
+
+    async def _create(self, manifest: Manifest, what: str) -> Body | None:
+        """Create a child that the cache does not have. Returns None if there is an object of that name."""
+        try:
+            body = await self._cluster.create(manifest)
+        except ConflictError:
+            return None
+        except ObjectRefusedError as error:
+            raise ObjectRefusedError(f"{what}: {error}") from error
+        self._cache.seen(BY_KIND[manifest["kind"]], body)
+        return body
 
     def _repair_or_raise(self, owner: Custom, what: str) -> None:
         """We have written the very same before, and somebody has changed it since."""
@@ -111,18 +130,22 @@ class Children:
                 delay=pause,
             )
 
-    async def _look(self, owner: Custom, kind: str, name: str) -> Child | None:
-        """The cache does not have it: make sure that nobody else has an object of that name, and that it is not one
-        of ours that has lost its label."""
+    async def _look(self, owner: Custom, kind: str, name: str) -> Child:
+        """The cache does not have it, but it exists: it is somebody else's, or one of ours that has lost its label, or
+        that was created a moment ago."""
         body = await self._cluster.get(BY_KIND[kind], owner.key.namespace, name)
         if body is None:
-            return None
+            raise StillThereError(f"{kind} {name} existed a moment ago and does not any more", delay=1.0)
         references = body["metadata"].get("ownerReferences") or ()
         controller: Manifest = next((reference for reference in references if reference.get("controller")), {})
         if (controller.get("kind"), controller.get("name")) != (owner.key.kind, owner.key.name):
             raise ObjectRefusedError(_foreign(owner, f"{kind} {name}"))
         self._cache.seen(BY_KIND[kind], body)
         return observed.child(kind, body)
+
+
+def _as_written(word: str, body: Body) -> _Settled:
+    return word, ownership.applied(body), ownership.owned(body).digest
 
 
 def _foreign(owner: Custom, what: str) -> str:
@@ -132,10 +155,7 @@ def _foreign(owner: Custom, what: str) -> str:
     )
 
 
-def _note(changes: Changes, what: str, child: Child | None, manifest: Manifest) -> None:
-    if child is None:
-        changes.created.append(what)
-        return
+def _note(changes: Changes, what: str, child: Child, manifest: Manifest) -> None:
     rollout = child.rollout
     if rollout is not None and rollout.wanted != manifest["spec"]["replicas"]:
         changes.scaled = f"{what} from {rollout.wanted} to {manifest['spec']['replicas']}"

@@ -97,21 +97,29 @@ class Cluster:
         self._metrics.reads.labels(resource.kind).inc()
         return await self._request("GET", resource.path(namespace, name), kind=resource.kind)
 
-    async def apply(self, manifest: Object, *, force: bool) -> Object:
-        """Server-side apply. Without `force`, a field that belongs to somebody else is not overwritten but refused.
+    async def create(self, manifest: Object) -> Object:
+        """Create an object, and return it as it is now.
+
+        Raises ConflictError if there is one of that name, ObjectRefusedError or ApiUnavailableError.
+        """
+        resource = BY_KIND[manifest["kind"]]
+        path = resource.path(manifest["metadata"]["namespace"]) + f"?fieldManager={FIELD_MANAGER}"
+        return await self._written("POST", path, kind=resource.kind, verb="create", body=manifest)
+
+    async def patch(self, patch: Object, *, uid: str) -> Object:
+        """A strategic merge patch of the object that the patch names, if it is still the one with that uid.
 
         Returns the object as it is now. Raises ObjectRefusedError, ConflictError or ApiUnavailableError.
         """
-        resource = BY_KIND[manifest["kind"]]
-        metadata = manifest["metadata"]
-        query = f"?fieldManager={FIELD_MANAGER}&force={'true' if force else 'false'}"
+        resource = BY_KIND[patch["kind"]]
+        metadata = patch["metadata"]
         return await self._written(
             "PATCH",
-            resource.path(metadata["namespace"], metadata["name"]) + query,
+            resource.path(metadata["namespace"], metadata["name"]) + f"?fieldManager={FIELD_MANAGER}",
             kind=resource.kind,
-            verb="apply",
-            body=manifest,
-            content_type="application/apply-patch+yaml",
+            verb="patch",
+            body={**patch, "metadata": {**metadata, "uid": uid}},
+            content_type="application/strategic-merge-patch+json",
         )
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
@@ -192,7 +200,7 @@ class Cluster:
         self._lead_or_raise()
         answer = await self._request(method, path, kind=kind, body=body, content_type=content_type)
         if answer is None:
-            raise ApiUnavailableError(f"{kind} at {path.partition('?')[0]} is gone")
+            raise ApiUnavailableError(f"{kind} at {path.partition('?')[0]} is gone, or its namespace is")
         self._metrics.writes.labels(kind, verb).inc()
         return answer
 
@@ -226,7 +234,9 @@ class Cluster:
             raise _refusal(status, text, what=f"{kind} {path.partition('?')[0]}", retry_after=retry_after)
         if answer := _answer(text):
             return answer
-        raise ApiUnavailableError(f"something in place of the API server has answered {status} for {kind}, without JSON")
+        raise ApiUnavailableError(
+            f"something in place of the API server has answered {status} for {kind}, without JSON"
+        )
 
 
 def _refusal(status: int, text: bytes, *, what: str, retry_after: str | None) -> KubeagentsError:

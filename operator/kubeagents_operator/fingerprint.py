@@ -1,21 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a live object still say what the operator wants it to say?
+"""Digests of what the operator wants, and the part of a live object that is the operator's.
 
-Server-side apply records in `metadata.managedFields` which fields belong to which manager. A field that somebody else
-changes or removes is taken from our list by the API server. So the values of exactly the fields that are still ours,
-cut out of the live object, equal what we applied if and only if nobody has touched them:
-
-    fingerprint(cut_out(live)) == fingerprint(desired)
-
-The cache keeps the 16 bytes of the left side instead of the object, and a restarted operator, which remembers nothing,
-can tell without a write that nothing has to be done. Fields of others (an annotation, an injected sidecar, the
-defaults that the API server fills in) are not ours and do not count.
-
-What the API server stores differently from what was sent would look like a change by somebody: quantities, which
-`quantity` brings into the form it uses, and defaults inside of atomic structures, which the builders in `desired` spell
-out. Where something is rewritten nevertheless, as by a mutating webhook, `Children` settles for it after one write.
+What the operator owns of an object is said by the object itself (`ownership`). Cut out of it, it is what was written,
+with the API server's defaults.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -42,23 +32,28 @@ def fingerprint(value: Any) -> bytes:
 
 
 def of_desired(manifest: Mapping[str, Any]) -> bytes:
-    """The fingerprint of an object as the operator applies it."""
+    """The fingerprint of an object as the operator writes it."""
     body = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
     body["metadata"] = {k: v for k, v in manifest["metadata"].items() if k not in ("name", "namespace")}
     return fingerprint(body)
 
 
-def of_live(body: Mapping[str, Any]) -> bytes:
-    """The fingerprint of those fields of a live object that belong to the operator."""
-    return fingerprint(cut_out(body))
-
-
 def cut_out(body: Mapping[str, Any]) -> Any:
-    """The fields of a live object that the operator applied and that nobody has changed since."""
-    for entry in body["metadata"].get("managedFields") or ():
-        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply" and "subresource" not in entry:
-            return _cut(body, entry["fieldsV1"])
-    return {}
+    """The fields of a live object that the operator wrote and that nobody has changed since."""
+    trees = [
+        entry["fieldsV1"]
+        for entry in body["metadata"].get("managedFields") or ()
+        if entry.get("manager") == FIELD_MANAGER and "subresource" not in entry
+    ]
+    return _cut(body, functools.reduce(_union, trees)) if trees else {}
+
+
+def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What either tree owns. One without children owns the value as a whole."""
+    if not one or not other:
+        return {}
+    shared = one.keys() & other.keys()
+    return {**one, **other, **{path: _union(one[path], other[path]) for path in shared if path != "."}}
 
 
 def digest(texts: Iterable[str | bytes]) -> str:

@@ -20,8 +20,9 @@ from kubeagents_api.labels import (
     TRACK,
     TRACK_CANARY,
 )
-from kubeagents_operator import fingerprint
+from kubeagents_operator import fingerprint, ownership
 from kubeagents_operator.keys import Key, Name
+from kubeagents_operator.ownership import Owned
 
 TEMPLATE_HASH = f"{GROUP}/template-hash"
 """Annotation on pod templates: a digest of the template, which tells pods of the current one from older ones."""
@@ -83,8 +84,10 @@ class Child:
     owner_uid: str | None
     """The uid in its controller reference: of an earlier object of the same name, perhaps."""
     deleting: bool
-    print: bytes
-    """Fingerprint of the fields that are the operator's."""
+    applied: str
+    """Digest of the manifest that it was written from (labels.APPLIED)."""
+    owned: Owned
+    """The fields that are the operator's."""
     rollout: Rollout | None = None
 
 
@@ -218,7 +221,8 @@ def child(kind: str, body: Body) -> Child:
         version=version(body),
         owner_uid=next((r["uid"] for r in metadata.get("ownerReferences") or () if r.get("controller")), None),
         deleting="deletionTimestamp" in metadata,
-        print=fingerprint.of_live(body),
+        applied=ownership.applied(body),
+        owned=ownership.owned(body),
         rollout=_rollout(body) if kind in ("Deployment", "StatefulSet") else None,
     )
 

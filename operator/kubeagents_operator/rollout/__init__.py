@@ -22,7 +22,7 @@ It ends when the pause is over (or somebody promotes it), all its pods are ready
 - `tally.Tally` adds up the attempts over all processes that the version has had.
 - `code.copy` gives each version a copy of its code, so that old replicas which start again do not read the new one.
 - `templates.Templates` keeps the pod template of the stable Deployment while the spec says another one. It is read back
-  from the live Deployment, of which server-side apply says which fields are ours; applied again, it changes nothing.
+  from the live Deployment, whose `managedFields` say which are ours; written again, it changes nothing.
 - `view.view` says it in conditions.
 
 # Guarantees

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from kubeagents_api.labels import FIELD_MANAGER
-from kubeagents_operator.fingerprint import cut_out, digest, of_desired, of_live, quantity
+from kubeagents_operator.fingerprint import cut_out, digest, of_desired, quantity
 
 
 def live(fields: dict[str, Any], **content: Any) -> dict[str, Any]:
@@ -23,51 +23,24 @@ SERVICE_FIELDS: dict[str, Any] = {
 PORT = {"name": "http", "port": 8080, "protocol": "TCP"}
 
 
-def test_what_nobody_touched_has_the_fingerprint_of_what_was_applied() -> None:
-    desired = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "x", "namespace": "n"},
-        "spec": {"selector": {"a": "b"}, "ports": [PORT]},
-    }
-    stored = live(SERVICE_FIELDS, spec={"selector": {"a": "b"}, "ports": [PORT]})
-
-    assert of_live({**stored, "status": {}}) == of_live(stored)
-    assert cut_out(stored) == {"spec": {"selector": {"a": "b"}, "ports": [PORT]}}
-    assert of_desired(desired) == of_desired({**desired, "metadata": {"name": "y", "namespace": "m"}})
-
-
-def test_defaults_and_fields_of_others_do_not_count() -> None:
-    untouched = live(SERVICE_FIELDS, spec={"selector": {"a": "b"}, "ports": [PORT]})
+def test_what_is_ours_is_what_was_written() -> None:
+    desired = {"metadata": {"name": "x", "namespace": "n"}, "spec": {"selector": {"a": "b"}, "ports": [PORT]}}
     port = {**PORT, "targetPort": 8080, "nodePort": 30000}
-    filled_in = live(
+    stored = live(
         SERVICE_FIELDS,
         spec={"selector": {"a": "b"}, "ports": [port, {"port": 9, "protocol": "UDP"}], "clusterIP": "10.0.0.1"},
     )
 
-    assert of_live(filled_in) == of_live(untouched)
+    assert cut_out(stored) == {"spec": {"selector": {"a": "b"}, "ports": [PORT]}}
+    assert of_desired(desired) == of_desired({**desired, "metadata": {"name": "y", "namespace": "m"}})
 
 
-def test_a_field_that_was_taken_from_us_changes_the_fingerprint() -> None:
-    untouched = live({"f:spec": {"f:replicas": {}, "f:paused": {}}}, spec={"replicas": 1, "paused": False})
-    # Somebody scaled: the API server moves the ownership of the field to him.
-    scaled = live({"f:spec": {"f:paused": {}}}, spec={"replicas": 5, "paused": False})
+def test_what_was_applied_by_an_older_operator_is_ours_too() -> None:
+    stored = live({"f:spec": {"f:replicas": {}}}, spec={"replicas": 1, "paused": True, "other": 1})
+    entry = {"manager": FIELD_MANAGER, "operation": "Update", "fieldsV1": {"f:spec": {"f:paused": {}}}}
+    stored["metadata"]["managedFields"].append(entry)
 
-    assert of_live(scaled) != of_live(untouched)
-
-
-def test_a_field_that_was_removed_changes_the_fingerprint() -> None:
-    fields: dict[str, Any] = {"f:data": {"f:a": {}, "f:b": {}}}
-
-    assert of_live(live(fields, data={"a": "1"})) != of_live(live(fields, data={"a": "1", "b": "2"}))
-
-
-def test_an_atomic_structure_counts_as_a_whole() -> None:
-    fields: dict[str, Any] = {"f:spec": {"f:selector": {}}}
-
-    assert of_live(live(fields, spec={"selector": {"a": "b"}})) != of_live(
-        live(fields, spec={"selector": {"a": "b", "c": "d"}})
-    )
+    assert cut_out(stored) == {"spec": {"replicas": 1, "paused": True}}
 
 
 def test_an_empty_structure_of_ours_stays_empty_whatever_others_put_into_it() -> None:
