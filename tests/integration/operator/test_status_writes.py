@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A status is written at once when something has happened, and rarely when only figures change."""
+
+import time
+from functools import partial
+
+from kubeagents_api.task import TaskRequest
+from tests.integration.operator import manifests
+from tests.integration.operator.conftest import StartWorkers
+from tests.integration.operator.states import wait_for
+from tests.support.cluster import Cluster
+from tests.support.eventually import eventually
+from tests.support.operator_process import OperatorProcess
+from tests.support.redis_server import RedisServer
+
+QUEUE = "taskqueue/work"
+COUNTER_SECONDS = 15.0
+
+
+def test_figures_that_change_every_second_are_written_every_15_s(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, operator: OperatorProcess, start_workers: StartWorkers
+) -> None:
+    cluster.apply(namespace, manifests.secret(redis_server.url), manifests.queue(), manifests.code())
+    cluster.apply(namespace, manifests.agent())
+    workers = start_workers("worker", concurrency=1)
+    cluster.wait(namespace, "agent/worker", "condition=Ready")
+    # One task that runs and one that waits: from now on nothing but counts changes.
+    workers.do(lambda queue: queue.submit([TaskRequest(payload={"seconds": 600})]))
+    workers.do(lambda queue: queue.submit([TaskRequest(payload={"seconds": 0})]))
+    wait_for(cluster, namespace, QUEUE, "Drained", status="False")
+    eventually(lambda: _status(cluster, namespace).get("running") == 1, what="it runs", timeout=40)
+
+    def writes() -> float:
+        return operator.metric("kubeagents_operator_api_writes_total", kind="TaskQueue", verb="status")
+
+    began, before = time.monotonic(), writes()
+    depths = set()
+    for _ in range(20):
+        workers.do(lambda queue: queue.submit([TaskRequest(payload={"seconds": 0})]))
+        eventually(partial(_more_than, operator, _samples(operator)), what="a sample")
+        depths.add(workers.do(lambda queue: queue.stats()).queued)
+    passed = time.monotonic() - began
+
+    assert len(depths) >= 15, "the figures did change"
+    assert writes() - before <= passed / COUNTER_SECONDS + 1
+    eventually(lambda: _status(cluster, namespace)["depth"] == max(depths), what="the last figure", timeout=30)
+
+    cluster.apply(namespace, manifests.queue(paused=True))
+    wait_for(cluster, namespace, QUEUE, "Suspended", status="True", seconds=10)
+
+
+def test_the_count_of_replicas_is_right_when_ready_flips(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, operator: OperatorProcess, start_workers: StartWorkers
+) -> None:
+    cluster.apply(namespace, manifests.secret(redis_server.url), manifests.queue(), manifests.code())
+    start_workers("worker")
+    for replicas in (1, 3, 2):
+        cluster.apply(namespace, manifests.agent(replicas=replicas))
+        cluster.wait(namespace, "agent/worker", f"jsonpath={{.status.desiredReplicas}}={replicas}")
+        cluster.wait(namespace, "agent/worker", "condition=Ready")
+        status = cluster.get(namespace, "agent", "worker")["status"]
+        assert (status["ready"], status["replicas"]) == (f"{replicas}/{replicas}", replicas)
+
+
+def _samples(operator: OperatorProcess) -> float:
+    return operator.metric("kubeagents_operator_queue_samples_total")
+
+
+def _more_than(operator: OperatorProcess, taken: float) -> bool:
+    return _samples(operator) > taken
+
+
+def _status(cluster: Cluster, namespace: str) -> dict[str, object]:
+    found: dict[str, object] = cluster.get(namespace, "taskqueue", "work").get("status", {})
+    return found
