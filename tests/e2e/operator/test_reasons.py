@@ -34,8 +34,10 @@ def test_a_missing_secret_of_the_environment_is_named_and_its_arrival_is_enough(
     env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "model", "key": "token"}}}]
     cluster.apply(namespace, workload.agent(env=env))
 
-    wait_for_reason(cluster, namespace, "agent/worker", "ContainerConfigInvalid")
-    assert '"model"' in condition(cluster, namespace, "agent", "worker", "Ready")["message"]
+    wait_for_reason(cluster, namespace, "agent/worker", "SecretNotFound")
+    message = condition(cluster, namespace, "agent", "worker", "Ready")["message"]
+    assert '"model"' in message
+    assert "spec.env[0]" in message
     assert read(cluster, namespace) == "InProgress"
 
     cluster.kubectl("-n", namespace, "create", "secret", "generic", "model", "--from-literal=token=x")
