@@ -9,7 +9,7 @@ import pytest
 
 from kubeagents_api.agent import AgentSpec, RolloutStrategy
 from kubeagents_api.conditions import ConditionType, Reason
-from kubeagents_api.labels import RESTART_HASH, REVISION, TRACK
+from kubeagents_api.labels import FIELD_MANAGER, RESTART_HASH, REVISION, TRACK
 from kubeagents_api.task import InstanceInfo
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.desired.agent import AgentInputs, children
@@ -108,6 +108,27 @@ def test_an_old_template_is_read_back_as_it_was_applied() -> None:
     assert fingerprint(template) == fingerprint(old["spec"]["template"])
     assert [one["name"] for one in template["spec"]["containers"][0]["env"]][-2:] == ["B", "A"], "the order matters"
     assert version_of(template) == version_of(old["spec"]["template"])
+
+
+def test_of_lists_that_are_merged_the_order_and_the_items_of_others_stay_as_they_are() -> None:
+    env = [{"name": "B", "value": "1"}, {"name": "INJECTED", "value": "x"}, {"name": "A", "value": "2"}]
+    container = {"name": "runtime", "image": "old:1", "env": env, "imagePullPolicy": "Always"}
+    sidecar = {"name": "proxy", "image": "proxy:1"}
+    template = {"metadata": {"annotations": {REVISION: "old"}}, "spec": {"containers": [sidecar, container]}}
+    named: dict[str, Any] = {".": {}, "f:name": {}, "f:value": {}}
+    first = {"f:name": {}, "f:image": {}, "f:env": {'k:{"name":"A"}': named}}
+    second = {"f:env": {".": {}, 'k:{"name":"B"}': named}}
+    entries = [_entry(first, how="Apply"), _entry(second), {**_entry({"f:imagePullPolicy": {}}), "manager": "kubectl"}]
+
+    read = read_back({"metadata": {"managedFields": entries}, "spec": {"template": template}})
+
+    expected = {"name": "runtime", "image": "old:1", "env": [env[0], env[2]]}
+    assert read["spec"]["containers"] == [expected]
+
+
+def _entry(container: dict[str, Any], how: str = "Update") -> dict[str, Any]:
+    fields = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"runtime"}': {".": {}, **container}}}}}}
+    return {"manager": FIELD_MANAGER, "operation": how, "fieldsV1": fields}
 
 
 def test_without_managed_fields_the_whole_template_stays() -> None:
