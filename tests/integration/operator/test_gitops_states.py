@@ -24,6 +24,8 @@ from tests.support.eventually import eventually
 from tests.support.operator_process import OperatorProcess
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.timeout(180)
+
 PROGRESSING, HEALTHY, DEGRADED = "InProgress/Progressing", "Current/Healthy", "Failed/Degraded"
 PLURALS = {"Agent": "agents", "CentralAgent": "centralagents", "TaskQueue": "taskqueues"}
 NAMES = {"Agent": "worker", "CentralAgent": "front", "TaskQueue": "work"}
