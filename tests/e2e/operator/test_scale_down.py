@@ -136,7 +136,7 @@ def test_a_rolling_update_under_load_keeps_its_replicas_and_loses_no_task(system
         fewest = min(fewest, len(now))
         return len(now) == 3 and not now & before
 
-    eventually(replaced, what="all pods are of the new version")
+    eventually(replaced, what="all pods are of the new version", timeout=180)
     assert fewest == 3
     assert succeeded_at_once(system.results(tasks))
     system.cluster.wait(system.namespace, "agent/worker", "condition=Ready")

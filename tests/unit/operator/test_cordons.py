@@ -67,7 +67,8 @@ async def test_one_that_is_wanted_back_is_let_go_and_what_it_said_before_does_no
     assert await stage.hold(wish("a")) == {"a"}
     assert await stage.hold(wish("", "a b")) == set()
     assert await stage.cordoned() == {"a": [], "b": []}
-    assert await stage.hold(wish("a")) == set(), "its last heartbeat is from before this cordon"
+    for _ in range(2):
+        assert await stage.hold(wish("a")) == set(), "its last heartbeat is from before this cordon"
     await stage.beat("a", cordoned=True)
     assert await stage.hold(wish("a")) == {"a"}
 
