@@ -15,8 +15,8 @@ import httpx
 
 from tests.support.eventually import eventually
 
-READY_SECONDS = 30.0
-EXIT_SECONDS = 30.0
+READY_SECONDS = 90.0
+EXIT_SECONDS = 60.0
 
 
 @dataclass

@@ -10,7 +10,7 @@ from tests.support.cluster import Cluster, Object
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 
-CHILDREN = "deployments,services,serviceaccounts"
+pytestmark = pytest.mark.timeout(400)
 
 ONCE: dict[str, Fault] = {
     "conflict": Fault(status=409),

@@ -14,6 +14,8 @@ from tests.support.eventually import eventually
 from tests.support.operator_process import OperatorProcess
 from tests.support.redis_server import RedisServer
 
+pytestmark = pytest.mark.timeout(400)
+
 LEASE = "kubeagents-operator"
 LONG = {"KUBEAGENTS_LEASE_DURATION_SECONDS": "300"}
 """A Lease that does not run out while a test lasts."""

@@ -16,7 +16,7 @@ from tests.support.control_plane import running_control_plane
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 
-pytestmark = pytest.mark.xdist_group("outages")
+pytestmark = [pytest.mark.xdist_group("outages"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
