@@ -10,8 +10,9 @@
 - `watches` runs kopf as the watch engine and nothing else: no annotation, no finalizer, no `status.kopf` is written.
 - `cache` keeps of each object what a reconcile needs and no more. A LIST replaces what it holds, so nothing that was
   deleted while a watch was down stays in it.
-- `workqueue` has each key at most once, runs a bounded number at a time and backs off per key.
+- `workqueue` has each key at most once, runs a bounded number at a time and backs off per key; namespaces take `turns`.
 - `reconcile` is level-triggered: it computes everything from the cache and the queue's sample, whatever the event was.
+- `quotas` say how much of what its spec asks for an object may have, where namespaces are limited.
 - `desired` says what the children should be: pure functions from specs to manifests.
 - `status` says what an object is: pure functions from the children to conditions.
 - `cluster` is the only module that talks to the API server.
@@ -24,6 +25,7 @@
 - An object that exists and is not a child of the custom resource is never taken over.
 - Children have owner references: what is deleted is collected, also while no operator runs.
 - Among several replicas, only the one that holds the Lease writes; it asks before each write (`agent_runtime.leader`).
+- A tenant with much to do delays the change of another by one object, not by all that it has waiting.
 - What users get wrong ends in a condition, never in a crash of the operator.
 
 # When something is away
