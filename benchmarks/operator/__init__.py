@@ -18,8 +18,9 @@
    (`crew.py`) plays the workers of all pods, that is, writes their heartbeats to Redis.
 2. Every Agent gets an annotation that concerns nobody: events, but nothing to do.
 3. One field of 100 Agents is changed.
-4. Under load: the same field is changed on 5 Agents per second, each of which replaces its pod, while others are created
-   and deleted. Latency is from when the request is sent to when the API server has accepted the changed Deployment.
+4. Under load: the same field is changed on 5 Agents per second, each of which replaces its pod, while others are
+   created and deleted. Latency is from when the request is sent to when the API server has accepted the changed
+   Deployment.
 5. The operator is restarted: from the start of the process to when it leads and has looked at every object.
 6. The API server is killed and started: from when it is ready again to when a change is carried out.
 

@@ -117,6 +117,7 @@ def _size(agents: str, figures: Report) -> str:
         ("reconciles/s until then", number(ours["reconciles_per_s"])),
         ("API writes per Agent", number(ours["writes_per_agent"])),
         ("of these, status", number(ours["status_writes_per_agent"])),
+        ("Kubernetes Events per Agent, on top", number(ours["events_per_agent"])),
         ("API writes on a resync", number(sum(ours["resync"]["writes"].values()))),
         ("API writes for a change of one field, per Agent", number(ours["change"]["writes_per_agent"])),
         ("change to updated Deployment under load, p50 s", number(ours["load"]["p50_seconds"])),

@@ -10,6 +10,7 @@ process that stands by is the state with the fewest questions.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -164,6 +165,7 @@ class Operator:
             if not await self._until(self._watches.synced.wait(), watches):
                 return self._end_of(watches)
             _log.info("caches are synced: %d custom resources", len(self._cache.customs()))
+            gc.freeze()  # the modules and the cache: looking for garbage in them would take longer than all else
             return await self._compete(watches)
         finally:
             watches.cancel()

@@ -178,7 +178,8 @@ class Cluster:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connection.server,
-                connector=aiohttp.TCPConnector(limit=0, ssl=connection.ssl_context),
+                # Kept for longer than between two samples: the handshake costs more than the request.
+                connector=aiohttp.TCPConnector(limit=0, ssl=connection.ssl_context, keepalive_timeout=60.0),
                 timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT),
             )
         return self._session

@@ -60,7 +60,7 @@ class Recorder:
         self._queue: asyncio.Queue[_News] = asyncio.Queue(_BACKLOG)
         self._posted: OrderedDict[tuple[str, str, str], _Posted] = OrderedDict()
         self._limits = Buckets(burst=10, refill_seconds=30.0)
-        self._normal_limit = Buckets(burst=50, refill_seconds=1.0)
+        self._normal_limit = Buckets(burst=20, refill_seconds=2.0)
 
     def normal(self, owner: Custom, reason: str, note: str) -> None:
         """Something went as it should."""

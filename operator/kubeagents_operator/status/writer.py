@@ -4,7 +4,8 @@
 A change of a condition's status or reason, a new generation, and a decision (who leads, how many replicas there should
 be, what was asked for by annotation) are written at once, together with all figures of that moment. Figures and texts
 alone wait until COUNTER_SECONDS have passed since the last write, so that a rollout of a hundred pods is not a hundred
-writes. A limit per object holds for all of them.
+writes. What an object passes through on its way, from one moment of progress to the next, waits for STEP_SECONDS: one
+that becomes ready soon is written twice, when it sets out and when it has arrived. A limit per object holds for all.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from kubeagents_api.conditions import ConditionType
 from kubeagents_operator.buckets import Buckets
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.cluster import Cluster
@@ -24,6 +26,8 @@ from kubeagents_operator.watched import BY_KIND
 
 COUNTER_SECONDS: Final = 15.0
 """Between two writes of a status that change only counts or texts."""
+STEP_SECONDS: Final = 5.0
+"""Between two writes of which both say that the object is being brought where it should be."""
 _URGENT = ("observedGeneration", "desiredReplicas", "handled", "leader", "rollout")
 """Fields that change with a decision, not with a count."""
 
@@ -50,9 +54,7 @@ class StatusWriter:
         patch = _difference(custom.status, wanted)
         if not patch:
             return report.again
-        pause = 0.0
-        if not _urgent(custom.status, patch):
-            pause = self._written_at.get(custom.key, float("-inf")) + COUNTER_SECONDS - self._clock()
+        pause = self._written_at.get(custom.key, float("-inf")) + _patience(custom.status, patch) - self._clock()
         if pause > 0 or (pause := self._limits.take(custom.uid)) > 0:
             return earliest(report.again, pause)
         body = await self._cluster.patch_status(custom.key, uid=custom.uid, patch=patch)
@@ -83,10 +85,18 @@ def _without_rest(old: Any, new: Any) -> Any:
     return new
 
 
-def _urgent(old: Mapping[str, Any], patch: Mapping[str, Any]) -> bool:
+def _patience(old: Mapping[str, Any], patch: Mapping[str, Any]) -> float:
+    """For how long after the last write this one can wait."""
     if any(name in patch for name in _URGENT):
-        return True
-    return "conditions" in patch and _essence(old.get("conditions") or ()) != _essence(patch["conditions"])
+        return 0.0
+    before, after = old.get("conditions") or (), patch.get("conditions")
+    if after is None or _essence(before) == _essence(after):
+        return COUNTER_SECONDS
+    return STEP_SECONDS if _on_its_way(before) and _on_its_way(after) else 0.0
+
+
+def _on_its_way(conditions: Any) -> bool:
+    return any(one["type"] == ConditionType.RECONCILING and one["status"] == "True" for one in conditions)
 
 
 def _essence(conditions: Any) -> list[tuple[str, str, str]]:
