@@ -168,9 +168,9 @@ def _consuming(state: AgentState, previous: Previous) -> Fact:
     claimed = {one.instance for one in sample.instances if one.claimed_at is not None}
     if any(pod.name not in claimed for pod in ready):
         return _known(previous, type_) or unknown(type_, Reason.ROLLING_OUT, "the first claims are awaited")
-    known = previous.fact(type_)
-    if known is not None and known.status == "False" and any(p.name in sample.consumption.unproven for p in ready):
-        return known
+    if any(pod.name in sample.consumption.unproven for pod in ready):
+        # After a restart of the operator, or after Redis was away.
+        return _known(previous, type_) or unknown(type_, Reason.ROLLING_OUT, "an answer to its claims is awaited")
     return fact(type_, True, Reason.CONSUMING, "the queue answers the claims of every ready replica")
 
 

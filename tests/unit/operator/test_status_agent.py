@@ -15,7 +15,7 @@ from kubeagents_operator.status.agent import AgentState, awaits_sample, report
 from kubeagents_operator.status.conditions import Phase, Previous, Report, progressing, stalled
 from kubeagents_operator.status.workload import PodsState, QueueState
 from tests.support.kstatus import kstatus
-from tests.unit.operator.objects import TEMPLATE, pod, rollout
+from tests.unit.operator.objects import TEMPLATE, container, pod, rollout
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 LONG_AGO = "2026-01-01T11:00:00Z"
@@ -81,6 +81,20 @@ def queue(trouble: Trouble | None = None, seen: Sample | None = None) -> AgentSt
     return replace(HEALTHY, queue=QueueState("work", trouble, seen))
 
 
+def failing_pod(*, unschedulable: str | None = None, created: str = JUST_NOW, **problem: Any) -> AgentState:
+    containers = (container(**problem),) if problem else ()
+    one = pod("echo-1", unschedulable=unschedulable, created=created, containers=containers)
+    return pods(rollout=rollout(ready=0), pods=(one,))
+
+
+STUCK = replace(sample(instance("echo-1")), consumption=Consumption(unanswered={15.0: frozenset({"echo-1"})}))
+NOT_GRANTED = Trouble(Reason.REFERENCE_NOT_GRANTED, "does not name us")
+NO_SECRET = progressing(Reason.SECRET_NOT_FOUND, "does not exist")
+RESTING = replace(
+    pods(wanted=0, rollout=rollout(wanted=0), pods=()), suspended=True, plan=ReplicaPlan(wanted=0, kept=0)
+)
+
+
 @pytest.mark.parametrize(
     ("state", "expected", "reason"),
     [
@@ -91,6 +105,17 @@ def queue(trouble: Trouble | None = None, seen: Sample | None = None) -> AgentSt
         (queue(trouble=MISSING), "InProgress", Reason.DEPENDENCY_NOT_FOUND),
         (queue(seen=Sample(trouble=UNREACHABLE)), "InProgress", Reason.REDIS_UNREACHABLE),
         (queue(seen=sample()), "InProgress", Reason.HEARTBEAT_MISSED),
+        (queue(seen=STUCK), "InProgress", Reason.CONSUMER_STALLED),
+        (queue(trouble=NOT_GRANTED), "InProgress", Reason.REFERENCE_NOT_GRANTED),
+        (replace(HEALTHY, obstacle=NO_SECRET), "InProgress", Reason.SECRET_NOT_FOUND),
+        (replace(HEALTHY, obstacle=stalled(Reason.QUOTA_EXCEEDED, "quota")), "Failed", Reason.QUOTA_EXCEEDED),
+        (failing_pod(unschedulable="no node"), "InProgress", Reason.UNSCHEDULABLE),
+        (failing_pod(unschedulable="no node", created=LONG_AGO), "Failed", Reason.UNSCHEDULABLE),
+        (failing_pod(waiting="ImagePullBackOff"), "InProgress", Reason.IMAGE_PULL_FAILED),
+        (failing_pod(waiting="ImagePullBackOff", created=LONG_AGO), "Failed", Reason.IMAGE_PULL_FAILED),
+        (failing_pod(waiting="CrashLoopBackOff", restarts=9), "Failed", Reason.CRASH_LOOP),
+        (failing_pod(waiting="CreateContainerConfigError"), "InProgress", Reason.CONTAINER_CONFIG_INVALID),
+        (RESTING, "Current", Reason.SPEC_SUSPENDED),
         (replace(HEALTHY, obstacle=stalled(Reason.CREATE_FORBIDDEN, "quota")), "Failed", Reason.CREATE_FORBIDDEN),
         (
             pods(rollout=rollout(ready=0, conditions={"Progressing": ("False", "ProgressDeadlineExceeded", "")})),
@@ -208,8 +233,16 @@ def test_a_stalled_consumer_stays_so_over_a_restart_of_the_operator_until_it_is_
     unproven = replace(sample(*MINE), consumption=Consumption(unproven=frozenset({"echo-1"})))
 
     assert says(of(queue(seen=unproven), before), ConditionType.CONSUMING) == ("False", Reason.CONSUMER_STALLED)
-    assert says(of(queue(seen=unproven)), ConditionType.CONSUMING)[0] == "True"
+    assert says(of(queue(seen=unproven), status(of(HEALTHY))), ConditionType.CONSUMING)[0] == "True"
     assert says(of(HEALTHY, before), ConditionType.CONSUMING)[0] == "True"
+
+
+def test_after_redis_was_away_it_is_ready_again_when_claims_are_answered() -> None:
+    away = status(of(queue(seen=Sample(trouble=UNREACHABLE))))
+    unproven = replace(sample(*MINE), consumption=Consumption(unproven=frozenset({"echo-1"})))
+
+    assert says(of(queue(seen=unproven), away), ConditionType.READY) == ("False", Reason.ROLLING_OUT)
+    assert says(of(HEALTHY, away), ConditionType.READY)[0] == "True"
 
 
 def test_an_agent_that_has_never_claimed_is_not_ready_yet() -> None:
