@@ -5,13 +5,15 @@ Whoever decides how many there should be (the spec, the autoscaler, suspend), po
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from kubeagents_api.agent import AgentSpec, Autoscaling
 from kubeagents_api.conditions import ConditionType, Reason
+from kubeagents_api.task import InstanceInfo
 from kubeagents_operator.cluster import ApiUnavailableError, ObjectRefusedError
+from kubeagents_operator.desired import names
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.observed import Custom, Pod
 from kubeagents_operator.reconcile.base import Tools
@@ -44,6 +46,16 @@ class _Awakening:
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a queue's last sample shows."""
+
+    sample: Sample
+    instances: Mapping[str, InstanceInfo]
+    takers: Sequence[Taker]
+    """The Agents of the queue that take tasks."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Marking:
     """What has become of the marks."""
 
@@ -60,6 +72,7 @@ class Replicas:
         self._decided: dict[Key, int] = {}
         self._woken: dict[Key, datetime] = {}
         self._queues: dict[Key, Key] = {}
+        self._seen: dict[Key, _Seen] = {}
 
     async def plan(self, custom: Custom, spec: AgentSpec, queue: QueueState) -> ReplicaPlan:
         """How many replicas there should be, and how many are kept until those that go have finished.
@@ -69,8 +82,10 @@ class Replicas:
         tools, key = self._tools, custom.key
         pods = tools.cache.pods(key)
         sample = queue.sample if queue.found_trouble() is None else None
-        crew = _crew(tools, custom, pods, sample)
-        decision = self._decide(custom, spec, crew, sample)
+        queue_key = _queue_of(custom, spec)
+        seen = self._look(queue_key, sample) if sample is not None else None
+        crew = _crew(tools, custom, pods, seen)
+        decision = self._decide(custom, spec, crew, seen)
         removal = plan_removal(crew, wanted=decision.wanted, drain_seconds=float(spec.drain_seconds), now=tools.now())
         autoscaling = None if spec.suspend else spec.autoscaling
         wish = Wish(
@@ -79,9 +94,9 @@ class Replicas:
             counts=autoscaling is not None,
             wakes=autoscaling is not None and decision.wanted == 0,
         )
-        self._wish(key, _queue_of(custom, spec), wish)
+        self._wish(key, queue_key, wish)
         marking = await self._mark(key, pods, removal.marks)
-        awakening = self._awakening(custom, crew) if autoscaling is not None else None
+        awakening = self._awakening(custom, crew, decision.wanted) if autoscaling is not None else None
         cold = awakening is not None and awakening.seconds is None
         verdict = marking.verdict
         if cold:
@@ -107,21 +122,30 @@ class Replicas:
         self._forget_decisions(key)
         if (queue := self._queues.pop(key, None)) is not None:
             self._tools.sampler.withdraw(queue, key)
+            self._seen.pop(queue, None)  # worked out anew if another Agent needs it
+
+    def _look(self, queue: Key, sample: Sample) -> _Seen:
+        """What a sample shows, worked out once for all Agents of the queue."""
+        seen = self._seen.get(queue)
+        if seen is None or seen.sample is not sample:
+            instances = {one.instance: one for one in sample.instances}
+            seen = self._seen[queue] = _Seen(sample, instances, _takers(self._tools, queue))
+        return seen
 
     def _forget_decisions(self, key: Key) -> None:
         self._autoscaler.forget(key)
         self._decided.pop(key, None)
         self._woken.pop(key, None)
 
-    def _decide(self, custom: Custom, spec: AgentSpec, crew: Crew, sample: Sample | None) -> Decision:
+    def _decide(self, custom: Custom, spec: AgentSpec, crew: Crew, seen: _Seen | None) -> Decision:
         if spec.suspend or spec.autoscaling is None:
             self._forget_decisions(custom.key)
             return Decision(0 if spec.suspend else spec.replicas)
         current = self._current(custom, spec.autoscaling, crew)
-        if sample is None or sample.stats is None:
+        if seen is None or seen.sample.stats is None:
             decision = self._autoscaler.blind(custom.key, spec.autoscaling, current=current)
         else:
-            decision = self._by_demand(custom, spec, spec.autoscaling, crew, sample, current)
+            decision = self._by_demand(custom, spec, spec.autoscaling, crew, seen, current)
         self._decided[custom.key] = decision.wanted
         return decision
 
@@ -135,16 +159,19 @@ class Replicas:
         return crew.have if crew.have is not None else settings.min_replicas
 
     def _by_demand(
-        self, custom: Custom, spec: AgentSpec, settings: Autoscaling, crew: Crew, sample: Sample, current: int
+        self, custom: Custom, spec: AgentSpec, settings: Autoscaling, crew: Crew, seen: _Seen, current: int
     ) -> Decision:
         tools, key = self._tools, custom.key
-        assert sample.stats is not None  # noqa: S101 - asked before
+        assert seen.sample.stats is not None  # noqa: S101 - asked before
+        own = frozenset(pod.name for pod in crew.pods)
+        ours = [crew.instances[name] for name in own if name in crew.instances]
         demand = demand_of(
             Taker(key.namespace, key.name, frozenset(spec.capabilities)),
-            takers=_takers(tools, _queue_of(custom, spec)),
-            pods=frozenset(pod.name for pod in crew.pods),
-            stats=sample.stats,
-            instances=sample.instances,
+            takers=seen.takers,
+            pods=own,
+            stats=seen.sample.stats,
+            instances=ours,
+            alone=len(ours) == len(crew.instances),
         )
         now = tools.now()
         age = max(0.0, (now - demand.oldest_at).total_seconds()) if demand.oldest_at is not None else 0.0
@@ -159,12 +186,10 @@ class Replicas:
         decision = self._autoscaler.decide(key, situation, now=tools.clock())
         if current == 0 and decision.wanted > 0:
             self._woken[key] = demand.oldest_at or now
-        elif decision.wanted == 0:
-            self._woken.pop(key, None)
         return decision
 
-    def _awakening(self, custom: Custom, crew: Crew) -> _Awakening | None:
-        """The start from zero that is under way or ends now."""
+    def _awakening(self, custom: Custom, crew: Crew, wanted: int) -> _Awakening | None:
+        """The start from zero that is under way or ends now. None also if nobody wants it any more before it ends."""
         since = self._woken.get(custom.key) or _woken_before(Previous(custom.status))
         if since is None:
             return None
@@ -174,6 +199,9 @@ class Replicas:
         if beating:
             self._woken.pop(custom.key, None)
             return _Awakening(since, round(max(0.1, (min(beating) - since).total_seconds()), 1))
+        if wanted == 0:
+            self._woken.pop(custom.key, None)
+            return None
         self._woken[custom.key] = since
         if up:
             self._tools.sampler.poke(self._queues[custom.key])
@@ -209,19 +237,19 @@ class Replicas:
         return marking
 
 
-def _crew(tools: Tools, custom: Custom, pods: list[Pod], sample: Sample | None) -> Crew:
-    children = tools.cache.children(custom.key)
-    rollouts = [
-        child.rollout
-        for (kind, _), child in children.items()
+def _crew(tools: Tools, custom: Custom, pods: list[Pod], seen: _Seen | None) -> Crew:
+    rollouts = {
+        name: child.rollout
+        for (kind, name), child in tools.cache.children(custom.key).items()
         if kind == "Deployment" and child.rollout is not None and child.owner_uid == custom.uid and not child.deleting
-    ]
+    }
+    stable = rollouts.get(names.agent(custom.key.name))
     return Crew(
         pods=pods,
-        have=sum(rollout.wanted for rollout in rollouts) if rollouts else None,
-        template=rollouts[0].template if rollouts else None,
-        instances={one.instance: one for one in sample.instances} if sample is not None else {},
-        vacated=sample.vacated if sample is not None else frozenset(),
+        have=sum(rollout.wanted for rollout in rollouts.values()) if stable is not None else None,
+        template=stable.template if stable is not None else None,
+        instances=seen.instances if seen is not None else {},
+        vacated=seen.sample.vacated if seen is not None else frozenset(),
     )
 
 

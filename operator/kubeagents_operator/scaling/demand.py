@@ -43,7 +43,7 @@ class Demand:
     within_reach: int
     """All waiting tasks that it could take."""
     running: int
-    """Tasks that its pods work on, by their heartbeats."""
+    """Tasks that its pods work on."""
     slots: int
     """Tasks that the pods which take any could work on at the same time."""
     oldest_at: datetime | None
@@ -68,8 +68,12 @@ def demand_of(
     pods: frozenset[str],
     stats: QueueStats,
     instances: Iterable[InstanceInfo],
+    alone: bool = False,
 ) -> Demand:
-    """What there is to do for an Agent. `takers` are all of its queue, itself included; `pods` are its own."""
+    """What there is to do for an Agent.
+
+    `takers` are the Agents of its queue, `pods` its own; it is `alone` if nobody else has a process on the queue.
+    """
     order = sorted({*takers, me})
     waiting = within_reach = 0
     for target, count in stats.waiting.items():
@@ -82,12 +86,19 @@ def demand_of(
     return Demand(
         waiting=waiting,
         within_reach=within_reach,
-        # The figures are of one moment, the heartbeats of later ones: what began in between waits in the former.
-        running=min(stats.running, sum(one.running for one in ours)),
+        running=_running(stats, ours, alone=alone),
         slots=sum(one.concurrency for one in ours if one.healthy and not one.draining and not one.cordoned_by),
         oldest_at=stats.oldest_at if within_reach else None,
         paused=bool(stats.paused_by),
     )
+
+
+def _running(stats: QueueStats, ours: list[InstanceInfo], *, alone: bool) -> int:
+    """The queue's own figure is exact; heartbeats say whose tasks they are, but are older, or even younger: what began
+    while the sample was taken still waits in the figures."""
+    if alone and ours:
+        return stats.running
+    return min(stats.running, sum(one.running for one in ours))
 
 
 def _share(count: int, place: int, among: int) -> int:

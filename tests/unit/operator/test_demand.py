@@ -110,3 +110,13 @@ def test_a_task_that_begins_while_the_sample_is_taken_counts_once() -> None:
 
 def test_a_paused_queue_says_so() -> None:
     assert demand(paused_by=["spec"]).paused
+
+
+def test_a_task_of_which_no_heartbeat_has_told_yet_counts_where_it_can_only_be_ours() -> None:
+    instances = (instance("alpha-1", running=1),)
+    seen = stats(running=3)
+    found = [
+        demand_of(ALPHA, takers=[BETA], pods=frozenset(pods), stats=seen, instances=known, alone=alone)
+        for pods, known, alone in [({"alpha-1"}, instances, True), ({"alpha-1"}, instances, False), (set(), (), True)]
+    ]
+    assert [one.running for one in found] == [3, 1, 0]
