@@ -147,6 +147,21 @@ def test_a_queue_is_paused_and_closed_by_name_and_opened_again(cli: Run) -> None
     assert cli("queue", "open", "--by", "maria").out == "queue tasks is open\n"
 
 
+def test_an_instance_is_cordoned_and_takes_tasks_again(cli: Run) -> None:
+    (instance,) = (found["instance"] for found in json.loads(cli("get", "agents", "-o", "json").out))
+    assert cli("cordon", instance, "--by", "maria").out == f"{instance} is cordoned by maria, 0 running\n"
+    assert "cordoned by maria" in cli("get", "agents").out.splitlines()[1]
+    cli("submit", "1", "--id", "held")
+    mine = cli("uncordon", instance, "--by", "ada", "-o", "json")
+    assert json.loads(mine.out)[0]["cordonedBy"] == ["maria"]
+    assert task(cli, "held")["state"] == "queued"
+    assert cli("uncordon", instance, "--by", "maria").out == f"{instance} is not cordoned\n"
+    assert cli("result", "held").code == 0
+    unknown = cli("cordon", "nobody")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert 'no instance "nobody" of an agent is known; nothing was changed' in unknown.err
+
+
 def test_schedules_are_shown(cli: Run) -> None:
     def lines() -> dict[str, str]:
         return {line.split()[1]: line for line in cli("get", "schedules").out.splitlines()}
