@@ -226,7 +226,7 @@ class ApiFaultProxy:
             await asyncio.sleep(fault.delay)
         if fault.before is not None:
             fault.before()
-        if fault.drop:
+        if fault.drop or self._end.is_set():
             return self._break(request)
         if fault.status is not None:
             if fault.page is not None:

@@ -51,7 +51,7 @@ class Lives:
                 self.process = self.start(kubeconfig=self.proxy.kubeconfig)
             else:
                 self.process.start()
-            eventually(lambda: len(self.ends) > before or done(), what=f"a write, or {what}", timeout=30)  # noqa: B023
+            eventually(lambda: len(self.ends) > before or done(), what=f"a write, or {what}", timeout=120)  # noqa: B023
             self.process.kill()
             if len(self.ends) == before:
                 return
