@@ -43,7 +43,9 @@ class MetricsAdapter:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="metrics adapter")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="metrics adapter"
+        )
         self._thread.start()
         self.cluster.apply(self.namespace, *self._manifests(self._server.server_address[1]))
         eventually(lambda: self.cluster.get_raw(f"/apis/{GROUP_VERSION}")["resources"], what="the metrics are served")

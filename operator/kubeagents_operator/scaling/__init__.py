@@ -15,8 +15,8 @@
 # Guarantees
 
 - A pod is removed only when it has said, after it was cordoned, that it works on nothing; or when it has had
-  `drainSeconds` for that. Then SIGTERM gives it as much again, and what is left costs no attempt. It does not matter who
-  wants fewer: the autoscaler, `kubectl scale`, an HPA, KEDA, suspend.
+  `drainSeconds` for that. Then SIGTERM gives it as much again, and what is left costs no attempt. It does not matter
+  who wants fewer: the autoscaler, `kubectl scale`, an HPA, KEDA, suspend.
 - The ReplicaSet removes the pods that were chosen: their deletion cost is on them, and seen, before it is told.
 - The operator never writes `spec.replicas`, and with `spec.autoscaling` never reads it.
 - What was not seen is no reason to take anything away: neither after a restart nor while the queue cannot be asked.

@@ -30,6 +30,18 @@ StartOperator = Callable[..., OperatorProcess]
 StartProxy = Callable[[], ApiFaultProxy]
 StartWorkers = Callable[..., FakeWorkers]
 
+HERE = Path(__file__).parent
+CONTROL_PLANES = 2
+"""How many may run side by side where pytest runs several tests at a time: one takes about half a core."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    files = sorted({item.path for item in items if item.path.is_relative_to(HERE)})
+    for item in items:
+        if item.path in files and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(f"control plane {files.index(item.path) % CONTROL_PLANES}"))
+
 
 @pytest.fixture(scope="session")
 def redis_binary() -> Path:

@@ -196,6 +196,17 @@ def test_a_version_whose_tasks_fail_is_taken_back_and_not_tried_again(enter: Ent
     assert "failedRevision" not in stage.rollout()
 
 
+def test_a_version_whose_pods_do_not_come_up_is_taken_back(enter: Enter) -> None:
+    stage = enter(rollout=TWO_STEPS, progressDeadlineSeconds=10)
+
+    stage.apply("2", nodeSelector={"example.com/there-is": "no-such-node"})
+
+    said = stage.says("CanaryFailed", status="False")
+    assert "its pods do not come up" in said["message"]
+    stage.settles({STABLE: ("1", 4)}, "the old version everywhere")
+    assert stage.versions() == {"1": 4}
+
+
 def test_a_step_without_a_pause_waits_for_somebody_to_promote_it(enter: Enter) -> None:
     stage = enter(rollout={"steps": [{"percent": 25}, {"percent": 50}], "minTasks": 0})
     stage.annotate("promote", "before")  # of an earlier rollout

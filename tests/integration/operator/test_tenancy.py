@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Namespaces as tenants: what one may have, and that one with much to do does not slow another."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from kubeagents_api.labels import CONFIG
+from tests.integration.operator import manifests
+from tests.integration.operator.conftest import StartOperator
+from tests.support.cluster import Cluster, Object
+from tests.support.eventually import eventually
+from tests.support.operator_process import OperatorProcess
+from tests.support.redis_server import RedisServer
+
+CROWD = 300
+
+
+def quotas(**quota: object) -> dict[str, str]:
+    return {"KUBEAGENTS_QUOTAS": json.dumps({"*": quota})}
+
+
+def setup(cluster: Cluster, namespace: str, redis: RedisServer) -> None:
+    cluster.apply(namespace, manifests.secret(redis.url), manifests.queue(), manifests.code())
+
+
+def stalled(cluster: Cluster, namespace: str, name: str) -> str | None:
+    """The message if the quota is the reason why it is stalled."""
+    conditions = cluster.get(namespace, "agent", name).get("status", {}).get("conditions", ())
+    found = [c for c in conditions if c["type"] == "Stalled" and c["reason"] == "QuotaExceeded"]
+    return found[0]["message"] if found and found[0]["status"] == "True" else None
+
+
+def replicas(cluster: Cluster, namespace: str) -> dict[str, int]:
+    """Agent -> replicas of its Deployment."""
+    return {
+        one["metadata"]["name"].removesuffix("-agent"): one["spec"]["replicas"]
+        for one in cluster.objects(namespace, "deployments")
+    }
+
+
+def test_more_agents_than_allowed_wait_until_there_is_room(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator
+) -> None:
+    operator = start_operator(**quotas(agents=2)).leading()
+    setup(cluster, namespace, redis_server)
+    for name in ("a", "b", "c"):
+        cluster.apply(namespace, manifests.agent(name))
+        if name != "c":
+            eventually(lambda name=name: name in replicas(cluster, namespace), what=f"{name} has pods")  # type: ignore[misc]
+
+    message = eventually(lambda: stalled(cluster, namespace, "c"), what="c is over the quota") or ""
+    assert "may have 2 Agents, and others come first: delete or shrink others" in message
+    assert sorted(replicas(cluster, namespace)) == ["a", "b"]
+    assert "c-agent" not in cluster.kubectl("-n", namespace, "get", "services,serviceaccounts", "-o", "name")
+    assert "QuotaExceeded" in cluster.kubectl("-n", namespace, "get", "events", "--field-selector=type=Warning")
+
+    # The same after a restart, whatever comes first then.
+    assert operator.stop() == 0
+    operator.start().ready().leading()
+    eventually(lambda: operator.metric("kubeagents_operator_reconciles_total") >= 4, what="all are reconciled")
+    assert sorted(replicas(cluster, namespace)) == ["a", "b"]
+    assert operator.metric("kubeagents_operator_api_writes_total", kind="Deployment") == 0
+
+    cluster.kubectl("-n", namespace, "delete", "agent/a")
+    eventually(lambda: "c" in replicas(cluster, namespace), what="c has pods")
+    eventually(lambda: stalled(cluster, namespace, "c") is None, what="c is within the quota")
+
+
+def test_replicas_over_the_quota_are_cut_and_come_when_there_is_room(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator
+) -> None:
+    start_operator(**quotas(replicas=5)).leading()
+    setup(cluster, namespace, redis_server)
+    cluster.apply(namespace, manifests.agent("a", replicas=3))
+    eventually(lambda: replicas(cluster, namespace) == {"a": 3}, what="a has what it asks for")
+    cluster.apply(namespace, manifests.agent("b", replicas=4))
+    eventually(lambda: replicas(cluster, namespace) == {"a": 3, "b": 2}, what="b has what is left")
+    message = eventually(lambda: stalled(cluster, namespace, "b"), what="b says so") or ""
+    assert "may have 5 replicas together, which leaves 2 for this one" in message
+
+    cluster.kubectl("-n", namespace, "scale", "agent/a", "--replicas=1")
+    eventually(lambda: replicas(cluster, namespace).get("b") == 4, what="b has all")
+    eventually(lambda: stalled(cluster, namespace, "b") is None, what="b is within the quota")
+    assert cluster.get(namespace, "agent", "b")["spec"]["replicas"] == 4, "the operator does not write specs"
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_queues_share_the_rate_of_their_namespace(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator
+) -> None:
+    start_operator(**quotas(tasksPerSecond=100)).leading()
+    setup(cluster, namespace, redis_server)
+    cluster.apply(namespace, manifests.agent())
+
+    def rate() -> float:
+        (deployment,) = cluster.objects(namespace, "deployments")
+        config = json.loads(deployment["spec"]["template"]["metadata"]["annotations"][CONFIG])
+        found = config["queue"]["limits"]["rate"]
+        return float(found["tasks"] / found["perSeconds"])
+
+    eventually(lambda: len(cluster.objects(namespace, "deployments")) == 1, what="the Deployment")
+    assert rate() == pytest.approx(100)
+
+    cluster.apply(namespace, manifests.queue("second"))
+    eventually(lambda: rate() == pytest.approx(50), what="half of it, with two queues")
+    cluster.kubectl("-n", namespace, "delete", "taskqueue/second")
+    eventually(lambda: rate() == pytest.approx(100), what="all of it again")
+
+
+@pytest.fixture
+def neighbour(cluster: Cluster, namespace: str) -> Iterator[str]:
+    name = f"neighbour-of-{namespace[-6:]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_a_tenant_with_many_agents_does_not_delay_the_change_of_another(
+    cluster: Cluster, namespace: str, neighbour: str, redis_server: RedisServer, start_operator: StartOperator
+) -> None:
+    environment = {"KUBEAGENTS_WATCH_NAMESPACES": f"{namespace},{neighbour}", "KUBEAGENTS_CONCURRENCY": "1"}
+    operator: OperatorProcess = start_operator(**environment).leading()
+    setup(cluster, namespace, redis_server)
+    setup(cluster, neighbour, redis_server)
+    cluster.apply(neighbour, manifests.agent())
+    eventually(lambda: replicas(cluster, neighbour) == {"worker": 1}, what="the neighbour's Agent has pods")
+
+    crowd: list[Object] = [manifests.agent(f"crowd-{number}", replicas=0) for number in range(CROWD)]
+    cluster.kubectl("-n", namespace, "create", "-f", "-", input="\n---\n".join(json.dumps(one) for one in crowd))
+    assert operator.metric("kubeagents_operator_workqueue_length") > 10, "the crowd waits"
+    cluster.kubectl("-n", neighbour, "scale", "agent/worker", "--replicas=2")
+    eventually(lambda: replicas(cluster, neighbour) == {"worker": 2}, what="the neighbour's change", timeout=60)
+
+    assert operator.metric("kubeagents_operator_workqueue_length") > 0, "the crowd still waits"
