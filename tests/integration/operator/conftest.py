@@ -35,7 +35,6 @@ CONTROL_PLANES = 2
 """How many may run side by side where pytest runs several tests at a time: one takes about half a core."""
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = sorted({item.path for item in items if item.path.is_relative_to(HERE)})
     for item in items:
