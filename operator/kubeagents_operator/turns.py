@@ -22,13 +22,31 @@ class Turns(Generic[T]):
     def __init__(self) -> None:
         self._lines: OrderedDict[str, deque[T]] = OrderedDict()
         """The namespaces in which something waits, that whose turn it is first."""
+        self._paused: dict[str, deque[T]] = {}
 
     def __bool__(self) -> bool:
+        """Whether it is anybody's turn."""
         return bool(self._lines)
 
     def put(self, namespace: str, item: T) -> None:
         """Add at the end of the namespace's line."""
-        self._lines.setdefault(namespace, deque()).append(item)
+        if (paused := self._paused.get(namespace)) is not None:
+            paused.append(item)
+        else:
+            self._lines.setdefault(namespace, deque()).append(item)
+
+    def waiting(self, namespace: str) -> int:
+        """How much waits in a namespace, paused or not."""
+        return len(self._lines.get(namespace) or self._paused.get(namespace) or ())
+
+    def pause(self, namespace: str) -> None:
+        """It has no turn until it is resumed; what is put meanwhile waits as well."""
+        self._paused[namespace] = self._lines.pop(namespace, deque())
+
+    def resume(self, namespace: str) -> None:
+        """It takes turns again, as the last one."""
+        if line := self._paused.pop(namespace):
+            self._lines[namespace] = line
 
     def take(self) -> T:
         """The first item of the namespace whose turn it is, which is then the last to have another one. Raises KeyError

@@ -36,12 +36,18 @@ _log = logging.getLogger(__name__)
 SERVER_TIMEOUT = 240
 CLIENT_TIMEOUT = SERVER_TIMEOUT + 30
 CONNECT_TIMEOUT = 10.0
+SILENCE_TIMEOUT = 70.0
+"""The API server sends a bookmark each minute: a stream without any for longer is dead, though its connection is up."""
 STUCK_AFTER = CLIENT_TIMEOUT + 60
 """A stream that has made no request for so long will make none any more."""
 
 _PAGE = 500
 _RELOGIN_PAUSE = 5.0
 _ERROR_PAUSE = 2.0
+_KNOWN_TO_KOPF = (401, 403, 404, 429)
+"""Statuses below 500 that kopf does right by: it logs in anew, tries again, or ends. All others would end it."""
+_GONE = b'{"type":"ERROR","object":{"code":410}}\n'
+"""Makes kopf list anew."""
 
 
 @dataclass(slots=True)
@@ -123,7 +129,7 @@ class Watches:
         return [str(stream) for stream in self._streams.values() if now - stream.tried_at > STUCK_AFTER]
 
     def ages(self) -> dict[str, float]:
-        """Per resource, the seconds since the API server last answered its least fortunate stream."""
+        """Per resource, the seconds since its least fortunate stream last heard from the API server."""
         now = self._clock()
         ages: dict[str, float] = {}
         for stream in self._streams.values():
@@ -155,7 +161,7 @@ class Watches:
             connector=aiohttp.TCPConnector(limit=0, ssl=connection.ssl_context),
             headers=connection.headers,
             trace_configs=[self._trace()],
-            response_class=_response_class(self._listed, self._happened),
+            response_class=_response_class(self._streams.keys(), self._listed, self._happened, self._useless),
         )
         return kopf.AiohttpSession(server=connection.server, aiohttp_session=session)
 
@@ -165,13 +171,9 @@ class Watches:
                 stream.tried_at = self._clock()
 
         async def answered(_: Any, __: Any, request: aiohttp.TraceRequestEndParams) -> None:
-            if (stream := self._streams.get(request.url.path)) is None:
-                return
-            if request.response.status < 300:
-                stream.answered_at = self._clock()
-                self._note(stream, None)
-            else:
-                self._note(stream, f"it answers {request.response.status} {request.response.reason} for {stream}")
+            answer = request.response
+            if (stream := self._streams.get(request.url.path)) is not None and answer.status >= 300:
+                self._note(stream, f"it answers {answer.status} {answer.reason} for {stream}")
 
         async def failed(_: Any, __: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
             stream = self._streams.get(request.url.path)
@@ -184,6 +186,12 @@ class Watches:
         trace.on_request_exception.append(failed)
         return trace
 
+    def _heard(self, stream: Stream) -> None:
+        """The API server has said something of use."""
+        stream.answered_at = self._clock()
+        if stream.trouble is not None:
+            self._note(stream, None)
+
     def _note(self, stream: Stream, trouble: str | None) -> None:
         """Log a trouble once, however many streams have it and however often they try."""
         if trouble is not None and not any(one.trouble == trouble for one in self._streams.values()):
@@ -193,13 +201,18 @@ class Watches:
         if recovered and not any(one.trouble for one in self._streams.values()):
             _log.info("watching: the API server answers again")
 
-    def _happened(self, url: URL, line: bytes) -> str | None:
+    def _useless(self, url: URL, answer: str) -> None:
+        """Something has come that is no answer to a list or watch request."""
+        stream = self._streams[url.path]
+        self._note(stream, f"{answer} for {stream}: listing anew")
+
+    def _happened(self, url: URL, event: dict[str, Any]) -> str | None:
         """Take an event out of a watch. Returns the `resourceVersion` that it brings the stream to; None for what kopf
         has to see itself: its errors, and bookmarks."""
-        stream = self._streams.get(url.path)
-        event = orjson.loads(line)
+        stream = self._streams[url.path]
+        self._heard(stream)
         take = _TAKES.get(event["type"])
-        if stream is None or take is None:
+        if take is None:
             return None
         body = event["object"]
         try:
@@ -212,9 +225,8 @@ class Watches:
 
     def _listed(self, url: URL, body: dict[str, Any]) -> None:
         """Take a page of a LIST out of the response."""
-        stream = self._streams.get(url.path)
-        if stream is None:
-            return
+        stream = self._streams[url.path]
+        self._heard(stream)
         if "continue" not in url.query:
             stream.shown = set()
         for item in body.get("items") or ():
@@ -237,67 +249,134 @@ async def _never_called(**_: Any) -> None:
     """kopf watches what has a handler. No event gets as far as that."""
 
 
-Happened = Callable[[URL, bytes], str | None]
+Listed = Callable[[URL, dict[str, Any]], None]
+Happened = Callable[[URL, dict[str, Any]], str | None]
+Useless = Callable[[URL, str], None]
 
 
-def _response_class(listed: Callable[[URL, dict[str, Any]], None], happened: Happened) -> type[aiohttp.ClientResponse]:
+def _response_class(
+    paths: Collection[str], listed: Listed, happened: Happened, useless: Useless
+) -> type[aiohttp.ClientResponse]:
+    """Of the answers that kopf gets. Those to other requests than for these paths, it gets as they are."""
+
+    async def give_up(url: URL, answer: str) -> None:
+        """After a pause: whatever it is may last."""
+        useless(url, answer)
+        await asyncio.sleep(_ERROR_PAUSE)
+
     class Response(aiohttp.ClientResponse):
         async def start(self, connection: Any) -> "aiohttp.ClientResponse":
             await super().start(connection)
-            if self.status == 200 and self.url.query.get("watch") == "true":
-                self.content = cast("aiohttp.StreamReader", _Events(self.content, self.url, happened))
+            if self.url.path not in paths:
+                return self
+            watch = self.url.query.get("watch") == "true"
+            if 400 <= self.status < 500 and self.status not in _KNOWN_TO_KOPF:
+                # For example 410: the watch, or the next page of a LIST, is of a past that is forgotten.
+                await give_up(self.url, f"it answers {self.status} {self.reason}")
+                if not watch:
+                    raise _list_anew(self.status)
+                self.status = 200
+                self.content = cast("aiohttp.StreamReader", _Ended())
+            elif watch and self.status == 200:
+                self.content = cast("aiohttp.StreamReader", _Events(self.content, self.url, happened, give_up))
             return self
 
         async def json(self, **options: Any) -> Any:
-            if self.status >= 300:
+            if self.status >= 300 or self.url.path not in paths:
                 return await super().json(**options)
-            body = orjson.loads(await self.read())
+            try:
+                body = orjson.loads(await self.read())
+                body["metadata"]["resourceVersion"]
+            except (ValueError, TypeError, KeyError) as error:
+                await give_up(self.url, _NOT_OF_THE_API_SERVER)
+                raise _list_anew(self.status) from error
             listed(self.url, body)
             return body
 
     return Response
 
 
-async def _bearable(line: bytes) -> bytes:
+_NOT_OF_THE_API_SERVER = "something in its place answers"
+
+
+def _list_anew(status: int) -> aiohttp.ClientPayloadError:
+    """What makes kopf begin the LIST anew, instead of ending."""
+    return aiohttp.ClientPayloadError(f"not a page of a list (status {status})")
+
+
+async def _bearable(event: dict[str, Any]) -> bytes:
     """kopf gives up after an error in a stream, unless it is 410 Gone: then it lists anew, which helps against all. The
     others, such as that of an etcd without a leader, may last, so they get a pause."""
-    event = orjson.loads(line)
-    if event["type"] != "ERROR" or event["object"].get("code") == 410:
-        return line
-    _log.warning(
-        "watching, listing anew: a stream has ended with %s", event["object"].get("message") or event["object"]
-    )
-    await asyncio.sleep(_ERROR_PAUSE)
-    return orjson.dumps({"type": "ERROR", "object": {"code": 410}})
+    if event["type"] == "ERROR" and event["object"].get("code") != 410:
+        _log.warning(
+            "watching, listing anew: a stream has ended with %s", event["object"].get("message") or event["object"]
+        )
+        await asyncio.sleep(_ERROR_PAUSE)
+        return _GONE
+    return orjson.dumps(event) + b"\n"
+
+
+class _Ended:
+    """The body of a watch's response that is none."""
+
+    async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
+        """What kopf calls."""
+        yield _GONE
 
 
 class _Events:
     """The body of a watch's response, from which kopf reads bookmarks instead of events."""
 
-    def __init__(self, content: aiohttp.StreamReader, url: URL, happened: Happened) -> None:
+    def __init__(
+        self,
+        content: aiohttp.StreamReader,
+        url: URL,
+        happened: Happened,
+        give_up: Callable[[URL, str], Awaitable[None]],
+    ) -> None:
         self._content = content
         self._url = url
         self._happened = happened
+        self._give_up = give_up
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
         """What kopf calls."""
-        rest = b""
+        rest, empty = b"", True
         async for chunk in self._content.iter_chunked(size):
             *lines, rest = (rest + chunk).split(b"\n")
             version = None
             for line in lines:
                 if not line:
                     continue
-                if (reached := self._happened(self._url, line)) is not None:
+                if (event := _event(line)) is None:
+                    await self._give_up(self._url, _NOT_OF_THE_API_SERVER)
+                    yield _GONE
+                    return
+                empty = False
+                if (reached := self._happened(self._url, event)) is not None:
                     version = reached
                     continue
-                yield await _bearable(line) + b"\n"
+                yield await _bearable(event)
             if version is not None:
                 bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
                 yield orjson.dumps(bookmark) + b"\n"
+        if rest:
+            await self._give_up(self._url, _NOT_OF_THE_API_SERVER)
+            yield _GONE
+        elif empty:  # kopf opens the next one at once, and that may be as short as this one
+            await asyncio.sleep(_ERROR_PAUSE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """An event of a watch; None if it is something else."""
+    try:
+        event = orjson.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "type" in event and "object" in event else None
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -313,6 +392,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = SERVER_TIMEOUT
     settings.watching.client_timeout = CLIENT_TIMEOUT
     settings.watching.connect_timeout = CONNECT_TIMEOUT
+    settings.watching.inactivity_timeout = SILENCE_TIMEOUT
     settings.watching.chunk_size = _PAGE
     settings.queueing.idle_timeout = 1.0
     for resource in WATCHED:

@@ -7,16 +7,19 @@
               └── when the delay is over ◄── delayed
 
 A key that is added while it runs is run once more afterwards, never twice at the same time. A key that is added while
-it is delayed runs at once; the delay stays, so a deadline that somebody asked for is not lost.
+it is delayed runs at once; the delay stays, so a deadline that somebody asked for is not lost. The exception is a delay
+that the API server has asked for (`Retry-After`): until it is over, the key stays delayed, whatever happens.
 
 Of the keys that are ready, namespaces take turns: a namespace with 5,000 keys delays the one key of another by one of
-its own, not by 5,000.
+its own, not by 5,000. Nor can it hold all workers with keys that take long, such as those for which an admission
+webhook does not answer: an eighth of them is not for a namespace that has all others.
 """
 
 import asyncio
 import heapq
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -44,6 +47,10 @@ class Backoff:
         base = min(self.longest, self.initial * 2.0 ** min(failures - 1, 32))
         return base * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - spreads load
 
+    def at_least(self, seconds: float) -> float:
+        """A delay that somebody has asked for, spread a little: many may have been told the same."""
+        return seconds * random.uniform(1, 1 + self.jitter)  # noqa: S311 - as above
+
 
 class WorkQueue:
     """Keys that wait for their reconcile."""
@@ -58,6 +65,8 @@ class WorkQueue:
     ) -> None:
         self._metrics = metrics
         self._concurrency = concurrency
+        self._share = concurrency - concurrency // 8
+        """Workers that one namespace may have."""
         self._backoff = backoff
         self._run_timeout = run_timeout
         self._loop = asyncio.get_running_loop()
@@ -66,14 +75,22 @@ class WorkQueue:
         """Key -> since when it waits; the keys are those of `_turns`."""
         self._turns: Turns[Key] = Turns()
         self._waiting = asyncio.Semaphore(0)
-        """As many as there are keys in `_turns`."""
-        self._running: set[Key] = set()
+        """As many as there are keys in `_turns` that may run now: of a namespace, up to what is left of its share."""
+        self._running: dict[Key, float] = {}
+        """Key -> since when it runs."""
+        self._busy: Counter[str] = Counter()
+        """Namespace -> how many of its keys run."""
+        self._closed = False
+        self._idle = asyncio.Event()
+        """Closed, and nothing runs."""
         self._again: set[Key] = set()
         self._delayed: dict[Key, float] = {}
         """Key -> when it is due; the heap below may have outdated entries, this has not."""
         self._heap: list[tuple[float, Key]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._failures: dict[Key, int] = {}
+        self._not_before: dict[Key, float] = {}
+        """Key -> until when the API server has asked to be left alone with it."""
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -83,17 +100,39 @@ class WorkQueue:
         """What is being reconciled now."""
         return frozenset(self._running)
 
+    @property
+    def delayed(self) -> int:
+        """How many keys wait for a time, not for a worker."""
+        return len(self._delayed)
+
+    @property
+    def failing(self) -> int:
+        """Of how many keys the last reconcile has failed."""
+        return len(self._failures)
+
+    def waiting_seconds(self) -> float:
+        """For how long the key has waited that has waited longest."""
+        return self._loop.time() - next(iter(self._ready.values())) if self._ready else 0.0
+
+    def running_seconds(self) -> float:
+        """For how long the reconcile has run that has run longest."""
+        return self._loop.time() - next(iter(self._running.values())) if self._running else 0.0
+
     def add(self, key: Key) -> None:
         """Reconcile it as soon as a worker is free."""
         self._metrics.adds.labels(key.kind).inc()
+        now = self._loop.time()
         if key in self._running:
             self._again.add(key)
+        elif (pause := self._not_before.get(key, now) - now) > 0:
+            self.add_after(key, pause)
         elif key not in self._ready:
             if not self._ready and not self._running:
-                self._moved_at = self._loop.time()
-            self._ready[key] = self._loop.time()
+                self._moved_at = now
+            self._ready[key] = now
+            if self._turns.waiting(key.namespace) < self._share - self._busy[key.namespace]:
+                self._waiting.release()
             self._turns.put(key.namespace, key)
-            self._waiting.release()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Reconcile it after so many seconds, or earlier if it is asked for earlier."""
@@ -108,10 +147,22 @@ class WorkQueue:
         """The object is gone: drop its delay and its failures."""
         self._delayed.pop(key, None)
         self._failures.pop(key, None)
+        self._not_before.pop(key, None)
 
     def stuck_seconds(self) -> float:
         """For how long nothing has begun or ended although there is work."""
         return self._loop.time() - self._moved_at if self._ready or self._running else 0.0
+
+    async def finish(self, *, within: float) -> None:
+        """Begin nothing more, and wait for what runs, but no longer than so many seconds."""
+        self._closed = True
+        if not self._running:
+            return
+        try:
+            async with asyncio.timeout(within):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("not finished within %g s: %s", within, ", ".join(map(str, self._running)))
 
     async def run(self, reconcile: Reconcile) -> None:
         """Work until cancelled. What runs then is cancelled too: every reconcile may be cut anywhere."""
@@ -122,18 +173,40 @@ class WorkQueue:
     async def _work(self, reconcile: Reconcile) -> None:
         while True:
             await self._waiting.acquire()
-            key = self._turns.take()
-            self._moved_at = self._loop.time()
-            self._running.add(key)
-            self._metrics.waiting.observe(self._moved_at - self._ready.pop(key))
+            if self._closed:
+                return
+            key = self._begin()
             try:
                 await self._reconcile(key, reconcile)
             finally:
-                self._moved_at = self._loop.time()
-                self._running.discard(key)
-                if key in self._again:
-                    self._again.discard(key)
-                    self.add(key)
+                self._end(key)
+
+    def _begin(self) -> Key:
+        key = self._turns.take()
+        now = self._moved_at = self._loop.time()
+        self._metrics.waiting.observe(now - self._ready.pop(key))
+        self._running[key] = now
+        self._busy[key.namespace] += 1
+        if self._busy[key.namespace] == self._share:
+            self._turns.pause(key.namespace)
+        return key
+
+    def _end(self, key: Key) -> None:
+        self._moved_at = self._loop.time()
+        del self._running[key]
+        namespace = key.namespace
+        if self._busy[namespace] == self._share:
+            self._turns.resume(namespace)
+        self._busy[namespace] -= 1
+        if self._turns.waiting(namespace) >= self._share - self._busy[namespace]:
+            self._waiting.release()
+        if not self._busy[namespace]:
+            del self._busy[namespace]
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+        if self._closed and not self._running:
+            self._idle.set()
 
     async def _reconcile(self, key: Key, reconcile: Reconcile) -> None:
         started = self._loop.time()
@@ -146,6 +219,7 @@ class WorkQueue:
             self._failed(key, error)
         else:
             self._failures.pop(key, None)
+            self._not_before.pop(key, None)
             if again is not None:
                 self.add_after(key, again)
         finally:
@@ -157,7 +231,9 @@ class WorkQueue:
         delay = self._backoff.delay(failures)
         fields = {"object": str(key), "failures": failures}
         if isinstance(error, TemporaryError):
-            delay = max(delay, error.delay or 0.0)
+            if error.delay:
+                delay = max(delay, self._backoff.at_least(error.delay))
+                self._not_before[key] = self._loop.time() + delay
             _log.warning("%s: %s; next try in %.1f s", key, error, delay, extra=fields)
         elif isinstance(error, TimeoutError):
             _log.error("%s: not done within %g s; next try in %.1f s", key, self._run_timeout, delay, extra=fields)

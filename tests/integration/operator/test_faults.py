@@ -67,6 +67,11 @@ AT_THE_START: dict[str, Fault] = {
     "secrets": Fault(status=429, retry_after=1),
     "configmaps": Fault(drop=True),
     "pods": Fault(status=401),
+    "statefulsets": Fault(status=410),
+    "serviceaccounts": Fault(status=200, page="<html>This is fine</html>"),
+    "roles": Fault(status=200, page="[]\n"),
+    "rolebindings": Fault(status=400),
+    "poddisruptionbudgets": Fault(status=200, page="null"),
 }
 """Plural of a resource -> what becomes of the first LISTs and watches of it."""
 

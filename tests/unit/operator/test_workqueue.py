@@ -131,6 +131,90 @@ async def test_no_more_keys_run_at_a_time_than_allowed(registry: CollectorRegist
     assert reconcile.most_at_once == 2
 
 
+async def test_a_namespace_with_slow_keys_cannot_hold_all_workers(registry: CollectorRegistry) -> None:
+    queue, slow = make(registry, concurrency=8), Recorded()
+    crowd = [Key("Agent", "shop", str(number)) for number in range(10)]
+    other = Key("Agent", "lab", "quick")
+    done = asyncio.Event()
+
+    async def reconcile(key: Key) -> float | None:
+        if key == other:
+            done.set()
+            return None
+        return await slow(key)
+
+    for key in crowd:
+        queue.add(key)
+    async with running(queue, reconcile), asyncio.timeout(10):
+        await slow.until(7)
+        queue.add(other)
+        await done.wait()
+        assert slow.calls == crowd[:7], "the others of the crowd wait"
+        assert len(queue) == 3
+        slow.go.set()
+        await slow.until(10)
+    assert slow.calls == crowd, "and keep their order"
+    assert slow.most_at_once == 7
+
+
+async def test_what_the_api_server_asks_to_leave_alone_is_not_tried_before_whatever_happens(
+    registry: CollectorRegistry,
+) -> None:
+    queue, tries, loop = make(registry), list[float](), asyncio.get_running_loop()
+
+    async def reconcile(key: Key) -> float | None:
+        if key == B:
+            return None
+        tries.append(loop.time())
+        if len(tries) == 1:
+            raise TemporaryError("too many requests", delay=0.5)
+        return None
+
+    async with running(queue, reconcile), asyncio.timeout(10):
+        queue.add(A)
+
+        async def failed() -> bool:
+            return queue.failing == 1
+
+        await eventually_async(failed, what="the first try has failed")
+        queue.add(A)  # an event
+        queue.add_after(A, 0.01)  # and a deadline
+        assert (len(queue), queue.delayed) == (0, 1)
+
+        async def succeeded() -> bool:
+            return queue.failing == 0
+
+        await eventually_async(succeeded, what="the second one has succeeded")
+    first, second = tries
+    assert second - first >= 0.5
+
+
+async def test_it_finishes_what_runs_and_begins_nothing_more(registry: CollectorRegistry) -> None:
+    queue, recorded = make(registry), Recorded()
+    queue.add(A)
+    queue.add(B)
+    async with running(queue, recorded), asyncio.timeout(10):
+        await recorded.until(1)
+        finishing = asyncio.create_task(queue.finish(within=30))
+        queue.add(A)
+        recorded.go.set()
+        await finishing
+        assert recorded.calls == [A]
+        assert not queue.running
+
+
+async def test_it_does_not_wait_for_ever_for_what_does_not_end(
+    registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue, recorded = make(registry), Recorded()
+    queue.add(A)
+    async with running(queue, recorded), asyncio.timeout(10):
+        await recorded.until(1)
+        await queue.finish(within=0.01)
+        assert queue.running == {A}
+    assert "not finished within 0.01 s: Agent shop/a" in caplog.text
+
+
 async def test_what_fails_is_tried_again_until_it_succeeds(registry: CollectorRegistry) -> None:
     queue = make(registry)
     done = asyncio.Event()
