@@ -85,16 +85,15 @@ class Cache:
         """A LIST has shown all objects of a resource as they were at `version`: the others are gone."""
         for name, held in list(self._held[resource.kind].items()):
             if name not in names and namespace in (None, name.namespace) and held.version <= version:
+                self._bury(held.uid, version)
                 self._remove(resource.kind, name)
 
     def deleted(self, resource: Resource, body: Body) -> None:
         """A watch event says that the object is gone, or has lost the label by which it is watched."""
-        name, uid = observed.name(body), body["metadata"]["uid"]
-        self._gone[uid] = observed.version(body)
-        if len(self._gone) > _TOMBSTONES:
-            del self._gone[next(iter(self._gone))]
+        name, uid, version = observed.name(body), body["metadata"]["uid"], observed.version(body)
+        self._bury(uid, version)
         held = self._held[resource.kind].get(name)
-        if held is not None and held.uid == uid:
+        if held is not None and held.uid == uid and held.version <= version:
             self._remove(resource.kind, name)
 
     def seen(self, resource: Resource, body: Body) -> None:
@@ -121,6 +120,11 @@ class Cache:
             self._put_pod(observed.pod(body), owner)
         else:
             self._put_child(observed.child(kind, body), owner)
+
+    def _bury(self, uid: str, version: int) -> None:
+        self._gone[uid] = version
+        if len(self._gone) > _TOMBSTONES:
+            del self._gone[next(iter(self._gone))]
 
     # One record each; the owner has to look again if more than the version has changed.
 

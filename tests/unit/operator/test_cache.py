@@ -78,6 +78,23 @@ async def test_a_late_answer_does_not_revive_what_is_deleted(cache: Cache) -> No
     assert not cache.children(ECHO)
 
 
+async def test_a_late_answer_does_not_revive_what_a_list_has_not_shown(cache: Cache) -> None:
+    cache.seen(DEPLOYMENT, body("echo-agent", version=3, labels=OF_ECHO))
+    cache.keep_only(DEPLOYMENT, None, set(), version=8)
+
+    cache.seen(DEPLOYMENT, body("echo-agent", version=5, labels=OF_ECHO))
+
+    assert not cache.children(ECHO)
+
+
+async def test_the_answer_that_gave_a_label_back_may_come_before_the_event_of_its_loss(cache: Cache) -> None:
+    cache.seen(DEPLOYMENT, body("echo-agent", version=8, labels=OF_ECHO))
+
+    cache.deleted(DEPLOYMENT, body("echo-agent", version=7))
+
+    assert set(cache.children(ECHO)) == {("Deployment", "echo-agent")}
+
+
 async def test_an_object_that_gets_its_label_back_is_seen_again(cache: Cache) -> None:
     cache.seen(DEPLOYMENT, body("echo-agent", version=3, labels=OF_ECHO))
     cache.deleted(DEPLOYMENT, body("echo-agent", version=7))  # how a watch by label shows a lost label
