@@ -171,7 +171,7 @@ def test_an_agent_from_its_manifest_to_its_end(
     stage.sees("Agent", "suspended", "Current/Suspended", "SpecSuspended", Suspended="True")
     assert stage.enabled("Agent") == {"resume"}
     stage.act("Agent", "resume")
-    stage.sees("Agent", "ready", HEALTHY, "Available", HeartbeatHealthy="True")
+    stage.sees("Agent", "resumed", HEALTHY, "Available", HeartbeatHealthy="True")
 
     stage.cluster.kubectl("-n", stage.namespace, "scale", "agent/worker", "--replicas=0")
     stage.sees("Agent", "scaled-to-zero", HEALTHY, "ScaledToZero", ScaledToZero="True")
