@@ -2,12 +2,15 @@
 """`python -m tests.cluster`: a cluster to play with. `make cluster-up` and its siblings call this."""
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 
 from tests import cluster
 from tests.cluster import binaries, chart
+
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def up() -> cluster.ClusterHandle:
@@ -64,6 +67,10 @@ def main() -> int:
         return 1
     except subprocess.CalledProcessError as error:
         return error.returncode
+    except KeyboardInterrupt:
+        # A half-made cluster is no harm: `up` goes on from whatever it finds.
+        print("\nstopped; `make cluster-up` goes on, `make cluster-down` removes what there is", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
