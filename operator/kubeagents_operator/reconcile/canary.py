@@ -21,7 +21,7 @@ from kubeagents_operator.rollout.tally import Tally
 from kubeagents_operator.rollout.templates import Templates, version_of
 from kubeagents_operator.rollout.view import CanaryView, view
 from kubeagents_operator.sampler import Sample
-from kubeagents_operator.status.conditions import Previous, parse_time
+from kubeagents_operator.status.conditions import Previous
 from kubeagents_operator.status.rollout import Patience, is_stalled, judge
 from kubeagents_operator.watched import BY_KIND, CONFIG_MAP
 
@@ -132,14 +132,7 @@ class Canaries:
             overdue=False,
             patience=Patience(limit=limit, now=now, waited=0.0),
         )
-        if is_stalled(verdict):
-            return verdict.message
-        for pod in pods:
-            since = pod.unready_since or pod.created
-            current = pod.template == rollout.template and not pod.deleting and not pod.finished
-            if current and not pod.ready and since and (now - parse_time(since)).total_seconds() > limit:
-                return f"pod {pod.name} has not been ready for {limit:g} s: see its log and Events"
-        return None
+        return verdict.message if is_stalled(verdict) else None
 
     def _counted(self, key: Key, state: State, sample: Sample | None) -> State:
         """The state with the figures of the last sample."""

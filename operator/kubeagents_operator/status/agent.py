@@ -61,8 +61,9 @@ class AgentState:
 def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
     """The status."""
     deadline = state.pods.deadline
-    pods = workload.judge(state.pods, previous, now=now)
     connected = workload.queue_connected([state.queue], previous)
+    lost = workload.failing(connected, previous, deadline=deadline, now=now)
+    pods = workload.explained(workload.judge(state.pods, previous, now=now), lost)
     heartbeats, again = _heartbeats(state, previous, now)
     consuming = _consuming(state, previous)
     verdict = workload.with_patience(state.obstacle, previous, deadline=deadline, now=now)
@@ -70,8 +71,8 @@ def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
     for trouble in (pods, canary):
         if verdict is None and trouble is not None and trouble.phase is Phase.STALLED:
             verdict = trouble
-    verdict = verdict or (pods if pods.waiting() else None)
-    for one in (connected, heartbeats, consuming):
+    verdict = verdict or (pods if pods.waiting() else lost)
+    for one in (heartbeats, consuming):
         verdict = verdict or workload.failing(one, previous, deadline=deadline, now=now)
     for one in (heartbeats, consuming):
         verdict = verdict or _proof_awaited(one, previous)

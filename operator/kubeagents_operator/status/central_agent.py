@@ -50,12 +50,12 @@ class CentralAgentState:
 def report(state: CentralAgentState, previous: Previous, *, now: datetime, clock: float) -> Report:
     """The status. `clock` is the monotonic time by which Leases are observed."""
     deadline = state.pods.deadline
-    pods = workload.judge(state.pods, previous, now=now)
     connected = workload.queue_connected(state.queues, previous)
+    lost = workload.failing(connected, previous, deadline=deadline, now=now)
+    pods = workload.explained(workload.judge(state.pods, previous, now=now), lost)
     leader, again = _leader(state, previous, clock)
     verdict = workload.with_patience(state.obstacle, previous, deadline=deadline, now=now)
-    verdict = verdict or (pods if pods.waiting() else None)
-    verdict = verdict or workload.failing(connected, previous, deadline=deadline, now=now)
+    verdict = verdict or (pods if pods.waiting() else lost)
     if verdict is None and not _changing_hands(state, previous, clock):
         verdict = workload.failing(leader, previous, deadline=deadline, now=now)
     if verdict is None:

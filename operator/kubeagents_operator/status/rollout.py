@@ -23,8 +23,8 @@ from kubeagents_operator.status.conditions import (
     with_deadline,
 )
 
-TERMINAL = (Reason.HANDLER_NOT_FOUND, Reason.RUNTIME_CONFIG_INVALID, Reason.REDIS_URL_INVALID)
-"""Reasons that a runtime gives for its end which no restart changes."""
+TOLD = (Reason.HANDLER_NOT_FOUND, Reason.RUNTIME_CONFIG_INVALID, Reason.REDIS_URL_INVALID)
+"""Reasons that a runtime gives for its end. No restart changes them. What else a container writes is not believed."""
 
 CRASH_LIMIT = 3
 """Restarts after which a container that keeps exiting is a matter for people: with the kubelet's backoff, a minute."""
@@ -65,11 +65,9 @@ class Patience:
         """As the status of before says."""
         return cls(limit=limit, now=now, waited=previous.not_ready_seconds(now))
 
-    def with_deadline(self, verdict: Verdict, problem: "_Problem") -> Verdict:
-        """The verdict on what has this problem."""
-        lasted = self.waited
-        if problem.since is not None:
-            lasted = (self.now - parse_time(problem.since)).total_seconds()
+    def with_deadline(self, verdict: Verdict, *, since: str | None) -> Verdict:
+        """The verdict on what is the matter since that time; None: for as long as the object has not been ready."""
+        lasted = (self.now - parse_time(since)).total_seconds() if since is not None else self.waited
         return with_deadline(verdict, lasted=lasted, limit=self.limit)
 
 
@@ -87,7 +85,7 @@ def judge(
     `template` is the digest of the wanted pod template, None if it cannot be computed now; `overdue` says that its
     deadline has passed, and `patience` how long single pods may have problems.
     """
-    ours = [pod for pod in pods if template in (None, pod.template) and not pod.deleting]
+    ours = [pod for pod in pods if template in (None, pod.template) and not pod.deleting and not pod.finished]
     problem = _worst(problem for pod in ours if (problem := _problem(pod)) is not None)
     keeps = ""
     if rollout is not None and rollout.available > 0:
@@ -107,13 +105,18 @@ def judge(
         if late:
             return stalled(problem.reason, problem.message + keeps)
         verdict = progressing(problem.reason, problem.message + keeps)
-        return patience.with_deadline(verdict, problem) if patience is not None else verdict
-    if late:
+        return patience.with_deadline(verdict, since=problem.since) if patience is not None else verdict
+    verdict = progressing(Reason.ROLLING_OUT, "pods are being started or replaced")
+    slowest = min((pod for pod in ours if not pod.ready), key=_unready_since, default=None)
+    if patience is not None and slowest is not None:
+        verdict = patience.with_deadline(verdict, since=_unready_since(slowest))
+    if late or verdict.phase is Phase.STALLED:
+        who = f"pod {slowest.name} is" if slowest is not None else "the pods are"
         return stalled(
             Reason.PROGRESS_DEADLINE_EXCEEDED,
-            "the pods have not become ready within the deadline: see their logs and Events" + keeps,
+            f"{who} not ready, though the deadline is over: see log and Events{keeps}",
         )
-    return progressing(Reason.ROLLING_OUT, "pods are being started or replaced")
+    return verdict
 
 
 def refusal(message: str) -> Reason:
@@ -144,7 +147,11 @@ def _problem(pod: Pod) -> _Problem | None:
     if pod.unschedulable is not None:
         return _Problem(Reason.UNSCHEDULABLE, f"no node takes pod {pod.name}: {pod.unschedulable}", False, pod.created)
     problem = _worst(problem for one in pod.containers if (problem := _container_problem(pod, one)) is not None)
-    return replace(problem, since=pod.unready_since or pod.created) if problem is not None else None
+    return replace(problem, since=_unready_since(pod)) if problem is not None else None
+
+
+def _unready_since(pod: Pod) -> str:
+    return pod.unready_since or pod.created
 
 
 def _container_problem(pod: Pod, container: Container) -> _Problem | None:
@@ -171,7 +178,7 @@ def _told(ended: Termination) -> _Problem | None:
         message = str(said["message"])
     except (ValueError, KeyError, TypeError):
         return None
-    return _Problem(reason, message, final=reason in TERMINAL)
+    return _Problem(reason, message, final=True) if reason in TOLD else None
 
 
 def _how(ended: Termination | None) -> str:

@@ -70,6 +70,15 @@ def judge(state: PodsState, previous: Previous, *, now: datetime) -> Verdict:
     )
 
 
+def explained(pods: Verdict, lost: Verdict | None) -> Verdict:
+    """The verdict on the pods, or `lost`, that on queues which cannot be reached, where the pods show no more than that
+    they are not ready: without their queue they are not."""
+    return lost if lost is not None and pods.reason in _SYMPTOMS else pods
+
+
+_SYMPTOMS = (Reason.ROLLING_OUT, Reason.PROGRESS_DEADLINE_EXCEEDED)
+
+
 def failing(fact: Fact, previous: Previous, *, deadline: float, now: datetime) -> Verdict | None:
     """The verdict on a condition without which there is no Ready: None unless it is False."""
     if fact.status != "False":

@@ -2,10 +2,11 @@
 """Writes a report into the status of its object: only what changed, at once when it matters, else in a while.
 
 A change of a condition's status or reason, a new generation, and a decision (who leads, how many replicas there should
-be, what was asked for by annotation) are written at once, together with all figures of that moment. Figures and texts
-alone wait until COUNTER_SECONDS have passed since the last write, so that a rollout of a hundred pods is not a hundred
-writes. What an object passes through on its way, from one moment of progress to the next, waits for STEP_SECONDS: one
-that becomes ready soon is written twice, when it sets out and when it has arrived. A limit per object holds for all.
+be, where a canary is, what was asked for by annotation) are written at once, together with all figures of that moment.
+Figures and texts alone wait until COUNTER_SECONDS have passed since the last write, so that a rollout of a hundred pods
+is not a hundred writes. What an object passes through on its way while the reason of Ready stays the same waits for
+STEP_SECONDS: one that becomes ready soon is written twice, when it sets out and when it has arrived. A limit per object
+holds for all.
 """
 
 import asyncio
@@ -28,8 +29,10 @@ COUNTER_SECONDS: Final = 15.0
 """Between two writes of a status that change only counts or texts."""
 STEP_SECONDS: Final = 5.0
 """Between two writes of which both say that the object is being brought where it should be."""
-_URGENT = ("observedGeneration", "desiredReplicas", "handled", "leader", "rollout")
+_URGENT = ("observedGeneration", "desiredReplicas", "handled", "leader")
 """Fields that change with a decision, not with a count."""
+_COUNTED = ("succeeded", "failed")
+"""The counts in the field `rollout`, of which the rest changes with a decision."""
 
 
 class StatusWriter:
@@ -54,7 +57,7 @@ class StatusWriter:
         patch = _difference(custom.status, wanted)
         if not patch:
             return report.again
-        pause = self._written_at.get(custom.key, float("-inf")) + _patience(custom.status, patch) - self._clock()
+        pause = self._written_at.get(custom.key, float("-inf")) + patience(custom.status, patch) - self._clock()
         if pause > 0 or (pause := self._limits.take(custom.uid)) > 0:
             return earliest(report.again, pause)
         body = await self._cluster.patch_status(custom.key, uid=custom.uid, patch=patch)
@@ -85,18 +88,29 @@ def _without_rest(old: Any, new: Any) -> Any:
     return new
 
 
-def _patience(old: Mapping[str, Any], patch: Mapping[str, Any]) -> float:
+def patience(old: Mapping[str, Any], patch: Mapping[str, Any]) -> float:
     """For how long after the last write this one can wait."""
-    if any(name in patch for name in _URGENT):
+    if any(name in patch for name in _URGENT) or _decided(old.get("rollout"), patch.get("rollout", old.get("rollout"))):
         return 0.0
     before, after = old.get("conditions") or (), patch.get("conditions")
     if after is None or _essence(before) == _essence(after):
         return COUNTER_SECONDS
-    return STEP_SECONDS if _on_its_way(before) and _on_its_way(after) else 0.0
+    way = _way(before)
+    return STEP_SECONDS if way is not None and way == _way(after) else 0.0
 
 
-def _on_its_way(conditions: Any) -> bool:
-    return any(one["type"] == ConditionType.RECONCILING and one["status"] == "True" for one in conditions)
+def _decided(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> bool:
+    """A rollout is somewhere else than before, whatever it has counted."""
+    one, other = ({k: v for k, v in (part or {}).items() if v is not None and k not in _COUNTED} for part in (old, new))
+    return one != other
+
+
+def _way(conditions: Any) -> str | None:
+    """Why an object is on its way; None if it is not."""
+    reasons = (
+        one["reason"] for one in conditions if one["type"] == ConditionType.RECONCILING and one["status"] == "True"
+    )
+    return next(reasons, None)
 
 
 def _essence(conditions: Any) -> list[tuple[str, str, str]]:

@@ -87,6 +87,12 @@ def failing_pod(*, unschedulable: str | None = None, created: str = JUST_NOW, **
     return pods(rollout=rollout(ready=0), pods=(one,))
 
 
+def without_queue(since: str) -> AgentState:
+    """Redis does not answer, and so the pod is not ready."""
+    unready = pods(rollout=rollout(ready=0), pods=(pod("echo-1", created=LONG_AGO, unready_since=since),))
+    return replace(unready, queue=QueueState("work", None, Sample(trouble=UNREACHABLE)))
+
+
 STUCK = replace(sample(instance("echo-1")), consumption=Consumption(unanswered={15.0: frozenset({"echo-1"})}))
 NOT_GRANTED = Trouble(Reason.REFERENCE_NOT_GRANTED, "does not name us")
 NO_SECRET = progressing(Reason.SECRET_NOT_FOUND, "does not exist")
@@ -104,6 +110,15 @@ RESTING = replace(
         (pods(rollout=rollout(ready=0)), "InProgress", Reason.ROLLING_OUT),
         (queue(trouble=MISSING), "InProgress", Reason.DEPENDENCY_NOT_FOUND),
         (queue(seen=Sample(trouble=UNREACHABLE)), "InProgress", Reason.REDIS_UNREACHABLE),
+        (without_queue(JUST_NOW), "InProgress", Reason.REDIS_UNREACHABLE),
+        (without_queue(LONG_AGO), "InProgress", Reason.REDIS_UNREACHABLE),
+        (
+            replace(
+                failing_pod(waiting="ImagePullBackOff"), queue=QueueState("work", None, Sample(trouble=UNREACHABLE))
+            ),
+            "InProgress",
+            Reason.IMAGE_PULL_FAILED,
+        ),
         (queue(seen=sample()), "InProgress", Reason.HEARTBEAT_MISSED),
         (queue(seen=STUCK), "InProgress", Reason.CONSUMER_STALLED),
         (queue(trouble=NOT_GRANTED), "InProgress", Reason.REFERENCE_NOT_GRANTED),
@@ -305,6 +320,19 @@ def test_what_does_not_heal_is_stalled_after_the_deadline_without_any_event(
     assert (first.verdict.phase, first.verdict.reason) == (Phase.PROGRESSING, reason)
     assert first.again == pytest.approx(301), "when nothing happens it looks again by itself"
     assert (late.verdict.phase, late.verdict.reason) == (Phase.STALLED, reason)
+
+
+def test_the_cause_is_stalled_not_the_symptom() -> None:
+    state = without_queue(LONG_AGO)
+    late = {"Progressing": ("False", "ProgressDeadlineExceeded", "")}
+    for rollouts in (rollout(ready=0), rollout(ready=0, conditions=late)):
+        lost = replace(state, pods=replace(state.pods, rollout=rollouts))
+        before = status(of(lost))
+        for condition in before["conditions"]:
+            condition["lastTransitionTime"] = LONG_AGO
+        assert of(lost).verdict.phase is Phase.PROGRESSING, "it has just been lost"
+        made = of(lost, before)
+        assert (made.verdict.phase, made.verdict.reason) == (Phase.STALLED, Reason.REDIS_UNREACHABLE)
 
 
 def test_the_arrival_of_what_was_missing_ends_stalled_at_once() -> None:

@@ -113,6 +113,9 @@ def patience(*, waited: float = 0.0) -> Patience:
         (pod(created=JUST_NOW, unschedulable="no node"), Phase.PROGRESSING),
         (pod(created=LONG_AGO, unschedulable="no node"), Phase.STALLED),
         (replace(failing(waiting="ImagePullBackOff"), created=LONG_AGO), Phase.STALLED),
+        (pod(created=JUST_NOW), Phase.PROGRESSING),
+        (pod(created=LONG_AGO, unready_since=JUST_NOW), Phase.PROGRESSING),
+        (pod(created=LONG_AGO), Phase.STALLED),
         # A pod of long ago whose container has ended once, just now.
         (
             replace(failing(restarts=1, ended=ended()), created=LONG_AGO, unready_since=JUST_NOW),
@@ -126,6 +129,17 @@ def test_a_replica_that_is_added_later_has_a_deadline_too(one: Pod, phase: Phase
 
     assert verdict.phase is phase
     assert verdict.again == (pytest.approx(300 - 60 + 1) if phase is Phase.PROGRESSING else None)
+
+
+def test_a_pod_that_runs_and_is_not_ready_for_too_long_is_named() -> None:
+    pods = [pod("echo-1", created=JUST_NOW), pod("echo-2", created=LONG_AGO), pod("echo-3", ready=True)]
+    verdict = judge(
+        rollout(wanted=3, ready=1), wanted=3, template=TEMPLATE, pods=pods, overdue=False, patience=patience()
+    )
+
+    assert (verdict.phase, verdict.reason) == (Phase.STALLED, Reason.PROGRESS_DEADLINE_EXCEEDED)
+    assert "pod echo-2 is not ready" in verdict.message
+    assert "go on working" in verdict.message
 
 
 def test_pods_that_may_not_be_created_have_a_deadline_and_a_message_that_stays() -> None:
@@ -157,7 +171,19 @@ def test_a_crash_shows_the_last_line_of_the_log() -> None:
     assert verdict.message.endswith("MemoryError: no more")
 
 
-@pytest.mark.parametrize("message", ["", "no JSON", '{"reason": "Mystery", "message": "?"}', "[]", '"x"', '{"a": 1}'])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "no JSON",
+        '{"reason": "Mystery", "message": "?"}',
+        "[]",
+        '"x"',
+        '{"a": 1}',
+        told("Available"),
+        told("Paused"),
+    ],
+)
 def test_a_termination_message_that_is_not_ours_is_a_crash(message: str) -> None:
     verdict = judged(rollout(ready=0), failing(waiting="CrashLoopBackOff", restarts=1, ended=ended(message)))
 
@@ -179,6 +205,7 @@ def test_pods_of_an_older_template_or_on_their_way_out_do_not_count() -> None:
 
     assert judged(rollout(), replace(broken, template="template-0")).phase is Phase.CURRENT
     assert judged(rollout(), replace(broken, deleting=True)).phase is Phase.CURRENT
+    assert judged(rollout(), replace(broken, finished=True)).phase is Phase.CURRENT
 
 
 def test_a_pod_that_recovered_does_not_count() -> None:
