@@ -14,7 +14,7 @@ from kubeagents_operator.status.conditions import Previous, progressing
 from kubeagents_operator.status.news import news
 from tests.support.kstatus import kstatus
 from tests.unit.operator.objects import pod, rollout
-from tests.unit.operator.test_status_agent import HEALTHY, LONG_AGO, of, sample, says, status
+from tests.unit.operator.test_status_agent import HEALTHY, JUST_NOW, LONG_AGO, of, sample, says, status
 from tests.unit.operator.test_status_agent import instance as beating
 
 TWO = (pod("echo-1", ready=True, ready_since=LONG_AGO), pod("echo-2", ready=True, ready_since=LONG_AGO))
@@ -53,7 +53,7 @@ def test_an_agent_that_the_operator_scales_down_stays_ready_and_says_what_it_wai
 
 def test_a_start_from_zero_has_its_own_reason_but_what_is_wrong_with_a_pod_comes_first() -> None:
     plan = ReplicaPlan(wanted=1, kept=1, verdict=progressing(Reason.COLD_STARTING, "tasks wait"))
-    starting = replace(HEALTHY.pods, rollout=rollout(ready=0), pods=(pod(),))
+    starting = replace(HEALTHY.pods, rollout=rollout(ready=0), pods=(pod(created=JUST_NOW),))
     made = of(replace(HEALTHY, plan=plan, pods=starting))
     assert says(made, ConditionType.READY) == ("False", Reason.COLD_STARTING)
     stuck = replace(starting, pods=(pod(unschedulable="no node is large enough"),))
