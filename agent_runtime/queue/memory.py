@@ -287,12 +287,17 @@ class MemoryTaskQueue:
         """See TaskQueue.stats."""
         self._ledger.tidy()
         counts, totals, lanes = self._ledger.counts, self._ledger.totals, self._ledger.lanes
-        oldest = min(
-            (self._ledger.tasks[task].created for lane in lanes.values() for task in lane.waiting), default=None
-        )
+        tasks = self._ledger.tasks
+        first = {
+            target_of(name): min(tasks[task].created for task in lane.waiting)
+            for name, lane in lanes.items()
+            if lane.waiting
+        }
+        oldest = min(first.values(), default=None)
         served = {ANY_LANE, *(lane for beat, _ in self._beats.values() for lane in lanes_of(beat.worker))}
         sizes = {name: len(lane.waiting) for name, lane in lanes.items() if lane.waiting}
         unroutable = {target_of(name): size for name, size in sizes.items() if name not in served}
+        waiting = largest({target_of(name): size for name, size in sizes.items()}, WAITING_NAMED)
         return QueueStats(
             queue=self.name,
             queued=counts[TaskState.QUEUED],
@@ -302,7 +307,8 @@ class MemoryTaskQueue:
             blocked=counts[TaskState.BLOCKED],
             unroutable=sum(unroutable.values()),
             unroutable_targets=largest(unroutable, UNROUTABLE_NAMED),
-            waiting=largest({target_of(name): size for name, size in sizes.items()}, WAITING_NAMED),
+            waiting=waiting,
+            waiting_since={target: moment(first[target]) for target in waiting},
             submitted_total=self._ledger.submitted_total,
             succeeded_total=totals[TaskState.SUCCEEDED],
             failed_total=totals[TaskState.FAILED] + totals[TaskState.DEAD],

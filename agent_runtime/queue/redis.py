@@ -336,10 +336,14 @@ class RedisTaskQueue:
 
     async def stats(self) -> QueueStats:
         """See TaskQueue.stats. Moves what is due first. Two round trips."""
-        running, scheduled, blocked, dead, totals, oldest_ms, lanes, gates, now_ms = await self._calls.run(
+        running, scheduled, blocked, dead, totals, listed, gates, now_ms = await self._calls.run(
             scripts.STATS, self._kept
         )
-        sizes = {lane.decode(): size for lane, size in zip(lanes[::2], lanes[1::2], strict=True)}
+        lanes = [lane.decode() for lane in listed[::3]]
+        sizes = dict(zip(lanes, listed[1::3], strict=True))
+        oldest = {target_of(lane): at for lane, at in zip(lanes, listed[2::3], strict=True) if at >= 0}
+        waiting = largest({target_of(lane): size for lane, size in sizes.items() if size}, WAITING_NAMED)
+        oldest_ms = min(oldest.values(), default=None)
         targets = {} if not any(lane and size for lane, size in sizes.items()) else await self._unroutable(sizes)
         submitted, succeeded, failed, cancelled, expired = (int(total or 0) for total in totals)
         return QueueStats(
@@ -350,15 +354,16 @@ class RedisTaskQueue:
             blocked=blocked,
             dead=dead,
             unroutable=sum(targets.values()),
-            waiting=largest({target_of(lane): size for lane, size in sizes.items() if size}, WAITING_NAMED),
+            waiting=waiting,
+            waiting_since={target: moment(oldest[target]) for target in waiting if target in oldest},
             unroutable_targets=largest(targets, UNROUTABLE_NAMED),
             submitted_total=submitted,
             succeeded_total=succeeded,
             failed_total=failed,
             cancelled_total=cancelled,
             expired_total=expired,
-            oldest_at=None if oldest_ms < 0 else moment(oldest_ms),
-            oldest_seconds=0.0 if oldest_ms < 0 else max(0, now_ms - oldest_ms) / 1000,
+            oldest_at=None if oldest_ms is None else moment(oldest_ms),
+            oldest_seconds=0.0 if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000,
             paused_by=_who(gates, Gate.CLAIMS),
             closed_by=_who(gates, Gate.SUBMISSIONS),
         )

@@ -359,11 +359,17 @@ class ShardedTaskQueue:
             for name, field in QueueStats.model_fields.items()
             if field.annotation is int
         }
+        waiting = _sum([part.waiting for part in parts], WAITING_NAMED)
         return QueueStats(
             queue=self.name,
             **sums,
             unroutable_targets=_sum([part.unroutable_targets for part in parts], UNROUTABLE_NAMED),
-            waiting=_sum([part.waiting for part in parts], WAITING_NAMED),
+            waiting=waiting,
+            waiting_since={
+                target: min(part.waiting_since[target] for part in parts if target in part.waiting_since)
+                for target in waiting
+                if any(target in part.waiting_since for part in parts)
+            },
             oldest_at=min((part.oldest_at for part in parts if part.oldest_at is not None), default=None),
             oldest_seconds=max(part.oldest_seconds for part in parts),
             paused_by=sorted({name for part in parts for name in part.paused_by}),

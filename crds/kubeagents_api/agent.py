@@ -49,8 +49,8 @@ class Autoscaling(ApiModel):
     target_utilization: float = Field(default=0.8, gt=0, le=1)
     """The share of all slots (`concurrency` of each replica) that should be in use."""
     max_queue_seconds: float = Field(default=30.0, ge=1, le=86400)
-    """The age in seconds that the oldest waiting task may reach. While it is older, replicas are added, whatever the
-    utilization says."""
+    """The age in seconds that the oldest waiting task that the agent could take may reach. While it is older and
+    `targetUtilization` of the slots are in use, half as many replicas as are ready are added."""
     idle_seconds: int = Field(default=300, ge=0, le=86400)
     """With `minReplicas` 0: seconds without any task after which the last replica goes."""
     scale_up: ScaleUp = ScaleUp()
@@ -200,7 +200,8 @@ class AgentStatus(ApiModel):
     version: str | None = None
     """Image that the pods run."""
     cold_start_seconds: float | None = None
-    """Seconds that the last start from zero took, from the first waiting task to the first ready pod."""
+    """Seconds that the last start from zero took, from the submission of the oldest waiting task, or from when the
+    agent was allowed to start, to the first pod that is ready and has sent a heartbeat."""
     rollout: RolloutStatus | None = None
     """Where the rollout of a new version is."""
     handled: AgentHandled | None = None

@@ -336,6 +336,8 @@ class QueueStats(ApiModel):
     """How many of them by target, for example `agent/billing`, `capability/ocr`, `instance/pod-1`; at most 20."""
     waiting: dict[str, int] = Field(default_factory=dict)
     """Queued tasks by target, as above; `""` are those that any Agent may take. The 200 largest."""
+    waiting_since: dict[str, datetime] = Field(default_factory=dict)
+    """When the oldest of them was submitted, by target."""
     submitted_total: int = 0
     """Tasks that have been queued since the queue exists."""
     succeeded_total: int

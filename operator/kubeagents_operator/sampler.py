@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looks at the queues' Redis every few seconds and keeps what it saw, so that no reconcile ever waits for a Redis.
 
-One task per TaskQueue. With each sample it also holds the queue's gates to what `spec.paused` and `spec.closed` say,
-and its cordons to what its Agents wish, which is all that the operator ever writes into a queue. Its samples are a
-snapshot: the reconciles of the queue, of its Agents and of its CentralAgents all read the same one and are asked for
-only when what they would read has changed.
+One task per TaskQueue. With each sample it also writes all that the operator ever writes into a queue: it holds the
+gates to what `spec.paused` and `spec.closed` say, and the cordons to what the Agents wish, and replays dead tasks if
+somebody asks for it. Before each of these writes it asks whether this replica still leads. Its samples are a snapshot:
+the reconciles of the queue, of its Agents and of its CentralAgents all read the same one and are asked for only when
+what they would read has changed.
 
 A sample is taken every so many seconds, soon after somebody has poked, soon while those who were cordoned have not
 finished, and at once when something happens in a queue of which an Agent sleeps at zero replicas: for these, a second
@@ -46,6 +47,11 @@ _EVENT_PAUSE = 1.0
 """Between two samples because of events."""
 _EVENT_WAIT = 60.0
 """For an event, in one call; a queue answers earlier if that is too long for its connection."""
+
+
+class _LeadsNoMoreError(Exception):
+    """Nothing may be written into a queue any more: another replica may do so already."""
+
 
 ReadUrl = Callable[[Name, str], Awaitable[str | None]]
 """Reads one key of a Secret."""
@@ -158,8 +164,10 @@ class Sampler:
         interval: float,
         concurrency: int,
         metrics: SampleMetrics,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self._read_url = read_url
+        self._may_write = may_write
         self._changed = changed
         self._interval = interval
         self._limit = FairLimit(concurrency)
@@ -205,8 +213,16 @@ class Sampler:
         wished = self._wished.setdefault(queue, _Wished())
         before = wished.by_agent.get(agent, Wish())
         wished.by_agent[agent] = wish
+        self._take_back(queue, before.cordoned - wish.cordoned)
         if before.cordoned != wish.cordoned or before.wakes != wish.wakes:
             self.poke(queue)
+
+    def _take_back(self, queue: Key, freed: frozenset[str]) -> None:
+        """Instances may take tasks again: that they had finished does not count if they are cordoned once more before
+        the next sample, which may let them go in between."""
+        watched = self._watched.get(queue)
+        if watched is not None and watched.sample is not None and watched.sample.vacated & freed:
+            watched.sample = replace(watched.sample, vacated=watched.sample.vacated - freed)
 
     def withdraw(self, queue: Key, agent: Key) -> None:
         """An Agent is gone, or refers to another queue."""
@@ -255,6 +271,8 @@ class Sampler:
                     listener = None
                 pauses.ended(sample, awaited=wished.cordoned() - sample.vacated)
                 await pauses.until_next(poke)
+        except _LeadsNoMoreError:
+            _log.info("%s: sampled no more, this replica does not lead", key, extra={"object": str(key)})
         finally:
             if listener is not None:
                 await _stop(listener)
@@ -280,9 +298,11 @@ class Sampler:
 
     async def _take(self, key: Key, queue: TaskQueue, target: Target) -> Sample:
         try:
+            self._lead_or_raise()
             await self.replays.serve(key, queue)
             async with asyncio.timeout(_TIMEOUT):
                 stats = await queue.stats()
+                self._lead_or_raise()
                 if await hold_gates(queue, stats, shut=target.shut):
                     stats = await queue.stats()
                 storage = await queue.storage()
@@ -292,10 +312,13 @@ class Sampler:
                     known = await queue.instances(timeout_seconds=threshold)
                     healthy[threshold] = frozenset(one.instance for one in known if one.healthy)
                 vacated = frozenset[str]()
+                self._lead_or_raise()
                 if (wished := self._wished.get(key)) is not None:
                     by_name = {one.instance: one for one in known}
                     vacated = await wished.cordons.hold(queue, by_name, list(wished.by_agent.values()))
                 return Sample(stats=stats, storage=storage, instances=tuple(known), healthy=healthy, vacated=vacated)
+        except _LeadsNoMoreError:
+            raise
         except QueueAuthError as error:
             return _failed(Reason.REDIS_AUTH_FAILED, str(error))
         except QueueUnavailableError as error:
@@ -306,6 +329,11 @@ class Sampler:
             # A defect, here or in the queue. One queue's defect must not end the samples of it for ever.
             _log.exception("%s: the sample failed", key, extra={"object": str(key)})
             return _failed(Reason.REDIS_UNREACHABLE, f"the sample failed: {type(error).__name__}: {error}")
+
+    def _lead_or_raise(self) -> None:
+        """Before each write: this process may have been frozen since it last looked."""
+        if not self._may_write():
+            raise _LeadsNoMoreError
 
     def _compared(self, key: Key, target: Target, sample: Sample) -> Sample:
         """The sample, with what follows from the ones before it."""

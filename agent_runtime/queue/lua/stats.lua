@@ -5,8 +5,8 @@
 --
 -- Guarantee: moves what is due first, so that the figures are right even where no worker claims (scaled to zero).
 --
--- Returns {running, scheduled, blocked, dead, totals, time of the oldest queued task or -1, lanes and their sizes, gates,
--- the server's time in ms}.
+-- Returns {running, scheduled, blocked, dead, totals, lanes with their sizes and the times of their oldest tasks or -1,
+-- gates, the server's time in ms}.
 
 -- @include clock
 -- @include lane
@@ -23,8 +23,8 @@ publish_ends()
 record_events()
 redis.call('ZREMRANGEBYSCORE', rates, '-inf', digits(now))
 
-local oldest = -1
-local function look_at(line)
+local sizes, oldest = {}, {}
+local function look_at(lane, line)
   -- Inside a priority the first is the oldest: at most ten looks, and as many as there are priorities in use.
   local from = '-inf'
   while true do
@@ -33,20 +33,19 @@ local function look_at(line)
       return
     end
     local at = tonumber(string.match(redis.call('GETRANGE', records .. first[1], 0, 63), '^{"task":{"at":(%d+)'))
-    if at and (oldest < 0 or at < oldest) then
-      oldest = at
+    if at and at < (oldest[lane] or math.huge) then
+      oldest[lane] = at
     end
     from = digits(band(first[2]) + PRIORITY_SPAN)
   end
 end
 
-local sizes = {}
 for _, line in ipairs(redis.call('SMEMBERS', lined)) do
   local _, lane = tenant_and_lane(line)
   -- The tenant's own mark counts as a member of its lane, unless the tenant is parked.
   local mark = redis.call('ZSCORE', parked, line) and 0 or 1
   sizes[lane] = (sizes[lane] or 0) + redis.call('ZCARD', lines .. line) - mark
-  look_at(lines .. line)
+  look_at(lane, lines .. line)
 end
 local names = redis.call('SMEMBERS', lanes)
 names[#names + 1] = ''
@@ -55,13 +54,14 @@ for _, lane in ipairs(names) do
   if sizes[lane] == 0 then
     redis.call('SREM', lanes, lane)
   else
-    look_at(ready .. lane)
+    look_at(lane, ready .. lane)
   end
 end
 local listed = {}
 for lane, size in pairs(sizes) do
   listed[#listed + 1] = lane
   listed[#listed + 1] = size
+  listed[#listed + 1] = oldest[lane] or -1
 end
 return {
   redis.call('ZCARD', leases),
@@ -69,7 +69,6 @@ return {
   redis.call('HLEN', blocked),
   redis.call('ZCARD', dead),
   redis.call('HMGET', totals, 'submitted', 'succeeded', 'failed', 'cancelled', 'expired'),
-  oldest,
   listed,
   redis.call('HKEYS', gates),
   now,

@@ -48,7 +48,7 @@ class AgentReconcile:
         name = names.agent(key.name)
         queue = look_up(tools, key, spec.queue_ref, child=name, referrer="spec.queueRef")
         urls = await foreign_urls(self._urls, [queue])
-        plan = await self._replicas.plan(custom, spec, queue.state)
+        plan = await self._replicas.plan(custom, spec, queue)
         tools.quotas.took(custom, spec, plan.kept)
         inputs = allowed.refusal or self._inputs(custom, spec, queue, plan, urls)
         template, refused = None, None

@@ -100,13 +100,13 @@ async def foreign_urls(urls: grants.ForeignUrls, queues: Iterable[Queue]) -> dic
     return found
 
 
-def _users(cache: Cache, queue: Key) -> list[Custom]:
+def users(cache: Cache, queue: Key) -> list[Custom]:
     """Who refers to a queue and may."""
-    users = [cache.custom(user) for user in cache.users(queue.kind, Name(queue.namespace, queue.name))]
+    named = [cache.custom(user) for user in cache.users(queue.kind, Name(queue.namespace, queue.name))]
     known = cache.custom(queue)
     return [
         user
-        for user in users
+        for user in named
         if user is not None and (user.key.namespace == queue.namespace or grants.granted(known, user.key.namespace))
     ]
 
@@ -117,7 +117,7 @@ def thresholds(cache: Cache, queue: Key) -> frozenset[float]:
     Specs are read as they are, not validated: a queue may have thousands of users.
     """
     found = set()
-    for user in _users(cache, queue):
+    for user in users(cache, queue):
         if user.key.kind == "Agent":
             found.add(MISSED_BEATS * _seconds(user.spec.get("heartbeatSeconds"), _HEARTBEAT))
         else:
@@ -129,7 +129,7 @@ def thresholds(cache: Cache, queue: Key) -> frozenset[float]:
 def takers(cache: Cache, queue: Key) -> Takers:
     """What the Agents of a queue take. Specs are read as they are, too."""
     agents, capabilities, instances = set[str](), set[str](), set[str]()
-    for user in _users(cache, queue):
+    for user in users(cache, queue):
         if user.key.kind == "Agent" and not user.deleting:
             agents.add(user.key.name)
             capabilities.update(user.spec.get("capabilities") or ())
@@ -139,7 +139,7 @@ def takers(cache: Cache, queue: Key) -> Takers:
 
 def has_central_agent(cache: Cache, queue: Key) -> bool:
     """Whether a CentralAgent serves the queue, with at least one replica."""
-    centrals = [user for user in _users(cache, queue) if user.key.kind == "CentralAgent"]
+    centrals = [user for user in users(cache, queue) if user.key.kind == "CentralAgent"]
     return any(
         not one.deleting and one.spec.get("replicas") != 0 and one.spec.get("suspend") is not True for one in centrals
     )

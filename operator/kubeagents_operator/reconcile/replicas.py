@@ -6,7 +6,7 @@ Whoever decides how many there should be (the spec, the autoscaler, suspend), po
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kubeagents_api.agent import AgentSpec, Autoscaling
@@ -14,17 +14,19 @@ from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_api.task import InstanceInfo
 from kubeagents_operator.cluster import ApiUnavailableError, ObjectRefusedError
 from kubeagents_operator.desired import names
-from kubeagents_operator.keys import Key, Name
-from kubeagents_operator.observed import Custom, Pod
+from kubeagents_operator.keys import Key
+from kubeagents_operator.observed import Custom, Pod, Rollout
 from kubeagents_operator.reconcile.base import Tools
+from kubeagents_operator.reconcile.queues import Queue, users
+from kubeagents_operator.rollout import shares
+from kubeagents_operator.rollout.state import of_status
 from kubeagents_operator.sampler import Sample
 from kubeagents_operator.scaling.autoscaler import Autoscaler, Decision, Situation
 from kubeagents_operator.scaling.cordons import Wish
 from kubeagents_operator.scaling.demand import Taker, demand_of
 from kubeagents_operator.scaling.plan import ReplicaPlan, autoscaled_fact, deferred
-from kubeagents_operator.scaling.removal import Crew, Marks, plan_removal
+from kubeagents_operator.scaling.removal import Crew, Marks, Removal, plan_removal, plan_shared_removal
 from kubeagents_operator.status.conditions import Fact, Previous, Verdict, earliest, parse_time, progressing, stalled
-from kubeagents_operator.status.workload import QueueState
 from kubeagents_operator.watched import POD
 
 _AT_ONCE = 8
@@ -71,22 +73,25 @@ class Replicas:
         self._autoscaler = Autoscaler()
         self._decided: dict[Key, int] = {}
         self._woken: dict[Key, datetime] = {}
+        self._rested: dict[Key, datetime | None] = {}
+        """Until when there was a reason for no replicas, None for until now: a start from zero counts from then."""
         self._queues: dict[Key, Key] = {}
         self._seen: dict[Key, _Seen] = {}
 
-    async def plan(self, custom: Custom, spec: AgentSpec, queue: QueueState) -> ReplicaPlan:
+    async def plan(self, custom: Custom, spec: AgentSpec, queue: Queue) -> ReplicaPlan:
         """How many replicas there should be, and how many are kept until those that go have finished.
 
         Marks the pods that go. Raises ApiUnavailableError.
         """
         tools, key = self._tools, custom.key
         pods = tools.cache.pods(key)
-        sample = queue.sample if queue.found_trouble() is None else None
-        queue_key = _queue_of(custom, spec)
-        seen = self._look(queue_key, sample) if sample is not None else None
+        trouble = queue.state.found_trouble()
+        sample = queue.state.sample if trouble is None else None
+        seen = self._look(queue.key, sample) if sample is not None else None
         crew = _crew(tools, custom, pods, seen)
-        decision = self._decide(custom, spec, crew, seen)
-        removal = plan_removal(crew, wanted=decision.wanted, drain_seconds=float(spec.drain_seconds), now=tools.now())
+        most = queue.spec.limits.concurrency if queue.spec is not None else None
+        decision = self._decide(custom, spec, crew, seen, most=most)
+        removal = _removal(tools, custom, spec, crew, wanted=decision.wanted)
         autoscaling = None if spec.suspend else spec.autoscaling
         wish = Wish(
             cordoned=removal.leaving,
@@ -94,7 +99,7 @@ class Replicas:
             counts=autoscaling is not None,
             wakes=autoscaling is not None and decision.wanted == 0,
         )
-        self._wish(key, queue_key, wish)
+        self._wish(key, queue, wish)
         marking = await self._mark(key, pods, removal.marks)
         awakening = self._awakening(custom, crew, decision.wanted) if autoscaling is not None else None
         cold = awakening is not None and awakening.seconds is None
@@ -105,7 +110,6 @@ class Replicas:
             verdict = verdict or deferred(removal.busy)
         facts: tuple[Fact, ...] = ()
         if spec.autoscaling is not None:
-            trouble = queue.found_trouble()
             facts = (autoscaled_fact(suspended=spec.suspend, trouble=trouble, cold=cold, busy=bool(removal.busy)),)
         return ReplicaPlan(
             wanted=decision.wanted,
@@ -136,16 +140,19 @@ class Replicas:
         self._autoscaler.forget(key)
         self._decided.pop(key, None)
         self._woken.pop(key, None)
+        self._rested.pop(key, None)
 
-    def _decide(self, custom: Custom, spec: AgentSpec, crew: Crew, seen: _Seen | None) -> Decision:
+    def _decide(self, custom: Custom, spec: AgentSpec, crew: Crew, seen: _Seen | None, *, most: int | None) -> Decision:
         if spec.suspend or spec.autoscaling is None:
             self._forget_decisions(custom.key)
+            self._rested[custom.key] = None
             return Decision(0 if spec.suspend else spec.replicas)
         current = self._current(custom, spec.autoscaling, crew)
         if seen is None or seen.sample.stats is None:
             decision = self._autoscaler.blind(custom.key, spec.autoscaling, current=current)
+            self._rested[custom.key] = None
         else:
-            decision = self._by_demand(custom, spec, spec.autoscaling, crew, seen, current)
+            decision = self._by_demand(custom, spec, spec.autoscaling, crew, seen, current, most=most)
         self._decided[custom.key] = decision.wanted
         return decision
 
@@ -159,7 +166,15 @@ class Replicas:
         return crew.have if crew.have is not None else settings.min_replicas
 
     def _by_demand(
-        self, custom: Custom, spec: AgentSpec, settings: Autoscaling, crew: Crew, seen: _Seen, current: int
+        self,
+        custom: Custom,
+        spec: AgentSpec,
+        settings: Autoscaling,
+        crew: Crew,
+        seen: _Seen,
+        current: int,
+        *,
+        most: int | None,
     ) -> Decision:
         tools, key = self._tools, custom.key
         assert seen.sample.stats is not None  # noqa: S101 - asked before
@@ -172,6 +187,7 @@ class Replicas:
             stats=seen.sample.stats,
             instances=ours,
             alone=len(ours) == len(crew.instances),
+            most=most,
         )
         now = tools.now()
         age = max(0.0, (now - demand.oldest_at).total_seconds()) if demand.oldest_at is not None else 0.0
@@ -184,8 +200,12 @@ class Replicas:
             oldest_age=age,
         )
         decision = self._autoscaler.decide(key, situation, now=tools.clock())
-        if current == 0 and decision.wanted > 0:
-            self._woken[key] = demand.oldest_at or now
+        rested = self._rested.get(key, parse_time(custom.created)) or now
+        if decision.wanted == 0 and (demand.waiting == 0 or demand.paused):
+            rested = seen.sample.at or now
+        elif current == 0 and decision.wanted > 0 and demand.oldest_at is not None:
+            self._woken[key] = max(demand.oldest_at, rested)
+        self._rested[key] = rested
         return decision
 
     def _awakening(self, custom: Custom, crew: Crew, wanted: int) -> _Awakening | None:
@@ -207,12 +227,13 @@ class Replicas:
             self._tools.sampler.poke(self._queues[custom.key])
         return _Awakening(since)
 
-    def _wish(self, key: Key, queue: Key, wish: Wish) -> None:
+    def _wish(self, key: Key, queue: Queue, wish: Wish) -> None:
         before = self._queues.get(key)
-        if before is not None and before != queue:
+        if before is not None and (before != queue.key or queue.refused):
             self._tools.sampler.withdraw(before, key)
-        self._queues[key] = queue
-        self._tools.sampler.wish(queue, key, wish)
+        self._queues[key] = queue.key
+        if not queue.refused:  # what belongs to others, and is not shared with it, is not touched for it
+            self._tools.sampler.wish(queue.key, key, wish)
 
     async def _mark(self, key: Key, pods: list[Pod], marks: Mapping[str, Marks]) -> _Marking:
         """Write the annotations. A pod that is gone meanwhile does not keep the others."""
@@ -237,12 +258,50 @@ class Replicas:
         return marking
 
 
-def _crew(tools: Tools, custom: Custom, pods: list[Pod], seen: _Seen | None) -> Crew:
-    rollouts = {
+def _removal(tools: Tools, custom: Custom, spec: AgentSpec, crew: Crew, *, wanted: int) -> Removal:
+    drain_seconds, now = float(spec.drain_seconds), tools.now()
+    rollouts = _rollouts(tools, custom)
+    canary = rollouts.get(names.canary(custom.key.name))
+    stable = rollouts.get(names.agent(custom.key.name))
+    percent = _canary_percent(custom, spec)
+    if percent is None or canary is None or stable is None:
+        return plan_removal(crew, wanted=wanted, drain_seconds=drain_seconds, now=now)
+    crews = [
+        replace(
+            crew,
+            pods=[pod for pod in crew.pods if pod.canary is (rollout is canary)],
+            have=rollout.wanted,
+            template=rollout.template,
+        )
+        for rollout in (stable, canary)
+    ]
+
+    def split(replicas: int) -> tuple[int, int]:
+        share = shares.canary(percent, replicas)
+        return shares.stable(replicas, canary=share), share
+
+    return plan_shared_removal(crews, split, wanted=wanted, drain_seconds=drain_seconds, now=now)
+
+
+def _canary_percent(custom: Custom, spec: AgentSpec) -> int | None:
+    """The canary's share while all its pods of a step are there; None while they are not, or there is no canary."""
+    state = of_status(custom.status.get("rollout"))
+    if spec.rollout is None or not state.trying or state.step is None or state.step_started_at is None:
+        return None
+    return spec.rollout.steps[min(state.step, len(spec.rollout.steps)) - 1].percent
+
+
+def _rollouts(tools: Tools, custom: Custom) -> dict[str, Rollout]:
+    """The Deployments of an Agent, by name."""
+    return {
         name: child.rollout
         for (kind, name), child in tools.cache.children(custom.key).items()
         if kind == "Deployment" and child.rollout is not None and child.owner_uid == custom.uid and not child.deleting
     }
+
+
+def _crew(tools: Tools, custom: Custom, pods: list[Pod], seen: _Seen | None) -> Crew:
+    rollouts = _rollouts(tools, custom)
     stable = rollouts.get(names.agent(custom.key.name))
     return Crew(
         pods=pods,
@@ -253,21 +312,16 @@ def _crew(tools: Tools, custom: Custom, pods: list[Pod], seen: _Seen | None) -> 
     )
 
 
-def _queue_of(custom: Custom, spec: AgentSpec) -> Key:
-    return Key("TaskQueue", spec.queue_ref.namespace or custom.key.namespace, spec.queue_ref.name)
-
-
 def _takers(tools: Tools, queue: Key) -> list[Taker]:
     """The Agents of a queue that take tasks. Specs are read as they are, not validated: there may be thousands."""
     found = []
-    for user in tools.cache.users(queue.kind, Name(queue.namespace, queue.name)):
-        custom = tools.cache.custom(user)
-        if user.kind != "Agent" or custom is None or custom.deleting:
+    for user in users(tools.cache, queue):
+        key, spec = user.key, user.spec
+        if key.kind != "Agent" or user.deleting:
             continue
-        spec = custom.spec
         if spec.get("suspend") or (spec.get("autoscaling") is None and spec.get("replicas") == 0):
             continue
-        found.append(Taker(user.namespace, user.name, frozenset(spec.get("capabilities") or ())))
+        found.append(Taker(key.namespace, key.name, frozenset(spec.get("capabilities") or ())))
     return found
 
 

@@ -30,5 +30,6 @@
 | Redis is away            | who was cordoned stays so; after `drainSeconds` pods go all the same                    |
 | replicas are needed again | marks and cordons are lifted, and only what is missing then is started                 |
 | a rolling update begins  | the Deployment decides which pods of which version go; each has its `drainSeconds`      |
+| a step of a canary lasts | each version gives up pods of its own, so that their shares stay                        |
 | pods may not be patched  | none goes; the Agent is Stalled and says why                                            |
 """

@@ -2,13 +2,17 @@
 """How many replicas an Agent with `spec.autoscaling` needs.
 
     enough    = ceil((waiting + running) / (concurrency x targetUtilization))
-    late      = a task waits for longer than maxQueueSeconds: half as many again as are ready, at least one more
+    late      = a task waits for longer than maxQueueSeconds though targetUtilization of the slots are in use: half as
+                many again as are ready, at least one more
     needed    = the greater of both, between minReplicas and maxReplicas
 
 What runs counts like what waits: a queue that is empty because everything is being worked on is no reason to go.
 More replicas are taken as soon as they have been needed throughout scaleUp.stabilizationWindowSeconds, fewer as soon
 as they have been enough throughout scaleDown.stabilizationWindowSeconds. The last replica goes when there has been
 nothing to do for idleSeconds, and only then.
+
+A task that waits while slots are free waits for something else than a replica: for a limit of its queue or tenant, or
+for a pod of its choice. It makes nobody late.
 
 What was not seen cannot count as little: a restart of the operator and a time in which the queue could not be asked
 begin the windows anew, so nothing is taken away before a whole window has been watched. A paused queue adds nothing.
@@ -117,7 +121,8 @@ def needed(situation: Situation) -> int:
     settings, demand = situation.settings, situation.demand
     per_replica = situation.concurrency * settings.target_utilization
     need = math.ceil((demand.waiting + demand.running) / per_replica - _ROUNDING)
-    if demand.oldest_at is not None and situation.oldest_age > settings.max_queue_seconds:
+    late = demand.oldest_at is not None and situation.oldest_age > settings.max_queue_seconds
+    if late and demand.utilization >= settings.target_utilization:
         need = max(need, situation.current, situation.ready + max(1, situation.ready // 2))
     if demand.paused:
         need = min(need, situation.current)

@@ -47,14 +47,14 @@ class Demand:
     slots: int
     """Tasks that the pods which take any could work on at the same time."""
     oldest_at: datetime | None
-    """When the oldest waiting task of the queue was submitted, if there is one within reach."""
+    """When the oldest waiting task within reach was submitted, if there is one."""
     paused: bool = False
     """Nobody is given tasks of the queue now."""
 
     @property
     def utilization(self) -> float:
-        """The share of the slots that are in use; 0 without any."""
-        return self.running / self.slots if self.slots else 0.0
+        """The share of the slots that are in use; all of them if there are none."""
+        return self.running / self.slots if self.slots else 1.0
 
     def is_idle(self) -> bool:
         """There is nothing to do."""
@@ -69,26 +69,33 @@ def demand_of(
     stats: QueueStats,
     instances: Iterable[InstanceInfo],
     alone: bool = False,
+    most: int | None = None,
 ) -> Demand:
     """What there is to do for an Agent.
 
-    `takers` are the Agents of its queue, `pods` its own; it is `alone` if nobody else has a process on the queue.
+    `takers` are the Agents of its queue, `pods` its own; it is `alone` if nobody else has a process on the queue. At
+    `most` so many tasks of the queue run at the same time: those that could not start are no reason for a replica.
     """
     order = sorted({*takers, me})
     waiting = within_reach = 0
+    since: list[datetime] = []
     for target, count in stats.waiting.items():
         if not me.takes(target, pods):
             continue
         within_reach += count
+        if target in stats.waiting_since:
+            since.append(stats.waiting_since[target])
         sharing = [me] if target.startswith("instance/") else [one for one in order if one.takes(target, ())]
         waiting += _share(count, sharing.index(me), len(sharing))
+    if most is not None:  # one at least: who is not there could not take a place that becomes free
+        waiting = min(waiting, max(1, most - stats.running))
     ours = [one for one in instances if one.instance in pods]
     return Demand(
         waiting=waiting,
         within_reach=within_reach,
         running=_running(stats, ours, alone=alone),
         slots=sum(one.concurrency for one in ours if one.healthy and not one.draining and not one.cordoned_by),
-        oldest_at=stats.oldest_at if within_reach else None,
+        oldest_at=min(since, default=None),
         paused=bool(stats.paused_by),
     )
 

@@ -14,11 +14,12 @@ those that work on the fewest tasks, then the youngest. The choice is made anew 
 in place of one that was chosen while all were busy, and that one takes tasks again.
 
 A pod that goes though it is busy is told by SIGTERM and has drainSeconds to finish; what is left goes back to the queue
-without costing an attempt. The same holds during a rolling update or a canary: the Deployment decides then which pods
-of which version go, so replicas follow at once and nothing is cordoned.
+without costing an attempt. The same holds during a rolling update: the Deployment decides then which pods of which
+version go, so replicas follow at once and nothing is cordoned. During a step of a canary, which may last for days, each
+of the two Deployments gives up pods of its own by the same way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -104,6 +105,32 @@ def plan_removal(crew: Crew, *, wanted: int, drain_seconds: float, now: datetime
     )
 
 
+def plan_shared_removal(
+    crews: Sequence[Crew], split: Callable[[int], Sequence[int]], *, wanted: int, drain_seconds: float, now: datetime
+) -> Removal:
+    """The same for an Agent whose pods are those of several Deployments. `split` says what each has of a number of
+    replicas; `kept` is the number of all, and the least of which each keeps what it has to."""
+    made = [
+        plan_removal(crew, wanted=share, drain_seconds=drain_seconds, now=now)
+        for crew, share in zip(crews, split(wanted), strict=True)
+    ]
+    most = max(wanted, sum(crew.have or 0 for crew in crews))
+    fewest = max(wanted, sum(one.kept for one in made) - len(made))  # a single replica counts in each of them
+    enough = (
+        number
+        for number in range(fewest, most)
+        if all(share >= one.kept for share, one in zip(split(number), made, strict=True))
+    )
+    return Removal(
+        kept=next(enough, most),
+        leaving=frozenset[str]().union(*(one.leaving for one in made)),
+        staying=frozenset[str]().union(*(one.staying for one in made)),
+        marks={name: marks for one in made for name, marks in one.marks.items()},
+        busy=tuple(sorted(name for one in made for name in one.busy)),
+        again=min((one.again for one in made if one.again is not None), default=None),
+    )
+
+
 def _chosen(active: Sequence[Pod], crew: Crew, wanted: int) -> list[Pod]:
     """The pods that are to go: those that the Deployment has too many, and ours that it has not taken yet."""
     have = crew.have or 0
@@ -117,7 +144,8 @@ def _chosen(active: Sequence[Pod], crew: Crew, wanted: int) -> list[Pod]:
 def _order(pod: Pod, running: int) -> tuple[bool, bool, bool, bool, int, str, str]:
     """The greatest goes first."""
     condemned = pod.deletion_cost == FIRST_TO_GO
-    return (condemned, not pod.ready, running == 0, pod.leaving_since is not None, -running, pod.created, pod.name)
+    # As the ReplicaSet does it: those that are not ready come before the lowest cost.
+    return (not pod.ready, condemned, running == 0, pod.leaving_since is not None, -running, pod.created, pod.name)
 
 
 def _left(pod: Pod, drain_seconds: float, now: datetime) -> float:

@@ -59,7 +59,7 @@ def news(previous: Previous, report: Report) -> Iterator[News]:
     yield from _of_dead(previous, facts.get(ConditionType.DEAD_LETTERING))
     yield from _of_backlog(previous, facts.get(ConditionType.BACKLOGGED))
     yield from _of_leader(previous, report.fields, facts.get(ConditionType.LEADER_ELECTED))
-    yield from _of_replicas(previous, report.fields, autoscaled=ConditionType.AUTOSCALED in facts)
+    yield from _of_replicas(previous, report.fields, autoscaled=facts.get(ConditionType.AUTOSCALED))
     for type_ in (ConditionType.READY, ConditionType.AUTOSCALED):
         if (found := facts.get(type_)) is not None and found.reason is Reason.SCALING_DEFERRED_BUSY:
             before = previous.fact(type_)
@@ -91,7 +91,7 @@ def _of_condition(before: Fact | None, found: Fact) -> Iterator[News]:
     if found.reason in _OVER:
         yield News(str(found.reason), found.message, warns=found.reason not in _WANTED)
     elif before is not None and before.reason in _OVER and {before.status, found.status} == {"True", "False"}:
-        yield News(_OVER[before.reason], found.message)
+        yield News(_OVER[before.reason], found.message or f"no longer {before.message}")
 
 
 def _of_dead(previous: Previous, dead: Fact | None) -> Iterator[News]:
@@ -119,15 +119,15 @@ def _of_leader(previous: Previous, fields: Mapping[str, Any], elected: Fact | No
         yield News("LeaderLost", f"pod {before} leads no more: {elected.message}", warns=True)
 
 
-def _of_replicas(previous: Previous, fields: Mapping[str, Any], *, autoscaled: bool) -> Iterator[News]:
+def _of_replicas(previous: Previous, fields: Mapping[str, Any], *, autoscaled: Fact | None) -> Iterator[News]:
     before, now = previous.fields.get("desiredReplicas"), fields.get("desiredReplicas")
     if before is None or now is None or before == now:
         return
     if now == 0:
         yield News("ScaledToZero", f"from {before} to no replicas; tasks can be submitted and wait")
-    elif before == 0 and autoscaled:
+    elif before == 0 and autoscaled is not None and autoscaled.reason is Reason.COLD_STARTING:
         yield News("Woken", f"tasks wait: from no replicas to {now}")
-    elif autoscaled:
+    elif autoscaled is not None:
         yield News("ScalingUp" if now > before else "ScalingDown", f"from {before} to {now} replicas")
 
 

@@ -163,6 +163,22 @@ async def test_waiting_tasks_are_told_by_target(queue: TaskQueue) -> None:
     assert sum((await queue.stats()).waiting.values()) == 8
 
 
+async def test_the_oldest_waiting_task_is_told_by_target(queue: TaskQueue, pass_time: PassTime) -> None:
+    first = await submit(queue, 1, agent="echo", tenant="acme")
+    await pass_time(0.01)
+    await submit(queue, 2, agent="echo", priority=9)
+    other = await submit(queue, 3)
+    await submit(queue, 4, agent="later", delay_seconds=60)
+    created = {target: (await queue.get(ids[0])).created_at for target, ids in (("agent/echo", first), ("", other))}
+    stats = await queue.stats()
+    assert stats.waiting_since == created
+    assert stats.oldest_at == created["agent/echo"]
+    await queue.cancel(first, by="test")
+    stats = await queue.stats()
+    assert stats.waiting_since["agent/echo"] > created["agent/echo"]
+    assert stats.oldest_at == stats.waiting_since["agent/echo"]
+
+
 async def test_at_most_two_hundred_targets_of_waiting_tasks_are_named(queue: TaskQueue) -> None:
     for n in range(205):
         await submit(queue, n, agent=f"agent-{n:03}")

@@ -2,6 +2,7 @@
 """`spec.autoscaling`: replicas follow the work, down to none and up again."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,45 @@ def test_a_paused_queue_starts_nothing(
     assert scaled.replicas() == 0
     cluster.apply(namespace, manifests.queue())
     assert {r.state for r in ended(workers, tasks)} == {TaskState.SUCCEEDED}
+
+
+def test_a_start_from_zero_is_not_counted_from_before_it_was_allowed(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, operator: OperatorProcess, start_workers: StartWorkers
+) -> None:
+    deploy(cluster, namespace, redis_server, autoscaled(minReplicas=0, spec={"suspend": True}))
+    scaled = Scaled(cluster, namespace)
+    workers = start_workers("worker")
+    scaled.until("Ready", "True", "SpecSuspended")
+    tasks = submit(workers)
+    submitted = workers.do(lambda queue: queue.get(tasks[0])).created_at
+    before = operator.metric("kubeagents_operator_queue_samples_total")
+    eventually(
+        lambda: operator.metric("kubeagents_operator_queue_samples_total") >= before + 3, what="the task was seen"
+    )
+    assert scaled.replicas() == 0
+    resumed = datetime.now(UTC)
+    scaled.patch(suspend=False)
+    assert [r.state for r in ended(workers, tasks)] == [TaskState.SUCCEEDED]
+    cold = eventually(lambda: scaled.status().get("coldStartSeconds"), what="the cold start shows")
+    assert cold is not None
+    assert cold < (datetime.now(UTC) - resumed).total_seconds() + 1
+    assert resumed > submitted
+    eventually(lambda: "Woken" in scaled.told(), what="an Event")
+
+
+def test_replicas_that_no_task_asked_for_are_no_start_from_zero(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, operator: OperatorProcess, start_workers: StartWorkers
+) -> None:
+    deploy(cluster, namespace, redis_server, autoscaled(minReplicas=0))
+    scaled = Scaled(cluster, namespace)
+    scaled.until("Ready", "True", "ScaledToZero")
+    start_workers("worker")
+    scaled.patch(autoscaling={"minReplicas": 2})
+    scaled.until_pods(2)
+    scaled.until("Ready", "True", "Available")
+    eventually(lambda: "ScalingUp" in scaled.told(), what="an Event")
+    assert "Woken" not in scaled.told()
+    assert "coldStartSeconds" not in scaled.status()
 
 
 def test_a_single_task_that_all_could_take_wakes_one_agent(

@@ -129,6 +129,31 @@ def test_a_pod_that_is_busy_for_too_long_goes_and_its_task_costs_no_attempt(
     assert [(r.state, r.attempts) for r in ended(workers, tasks)] == [(TaskState.SUCCEEDED, 1)]
 
 
+def test_while_a_canary_waits_busy_pods_of_both_versions_finish_before_they_go(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, operator: OperatorProcess, start_workers: StartWorkers
+) -> None:
+    gate, canary = Gate(), {"steps": [{"percent": 50}], "minTasks": 0}
+    scaled, workers = deployed(cluster, namespace, redis_server, start_workers, gate, replicas=4, rollout=canary)
+    scaled.patch(env=[{"name": "VERSION", "value": "2"}])
+    scaled.until("CanaryHealthy", "True", "CanaryWaiting")
+    eventually(lambda: _by_version(cluster, namespace) == [2, 2], what="two pods of each version")
+    eventually(lambda: workers.consumers.keys() == scaled.pods(), what="a worker in each pod")
+    tasks = submit(workers, 4)
+    until_running(workers, 4)
+    before = scaled.pods()
+
+    scaled.scale(2)
+    scaled.until("Reconciling", "True", "ScalingDeferredBusy")
+    assert _by_version(cluster, namespace) == [2, 2]
+    assert len(_marked(cluster, namespace)) == 2
+    assert scaled.pods() == before
+    gate.open()
+    assert {(r.state, r.attempts) for r in ended(workers, tasks)} == {(TaskState.SUCCEEDED, 1)}
+    eventually(lambda: _by_version(cluster, namespace) == [1, 1], what="one pod of each version")
+    eventually(lambda: scaled.pods() < before, what="none was replaced")
+    scaled.until("CanaryHealthy", "True", "CanaryWaiting")
+
+
 def test_another_operator_goes_on_where_the_first_was_killed(
     cluster: Cluster,
     namespace: str,
@@ -195,6 +220,11 @@ def _cordoned(workers: FakeWorkers) -> set[str]:
         for one in workers.do(lambda queue: queue.instances(timeout_seconds=30))
         if one.cordoned or one.cordoned_by
     }
+
+
+def _by_version(cluster: Cluster, namespace: str) -> list[int]:
+    """The replicas of the two Deployments."""
+    return [one["spec"]["replicas"] for one in cluster.objects(namespace, "deployments", "kubeagents.dev/name=worker")]
 
 
 def _marked(cluster: Cluster, namespace: str) -> list[str]:

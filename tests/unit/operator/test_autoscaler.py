@@ -56,6 +56,10 @@ def situation(wish: Demand, *, current: int = 1, ready: int | None = None, age: 
         (situation(demand(waiting=1), current=4, ready=2, age=31.0), 4),
         (situation(demand(waiting=1), current=10, age=31.0), 10),
         (situation(demand(waiting=0, within_reach=1, oldest_at=THEN), minReplicas=0, current=0, age=31.0), 1),
+        # There is room for it, so it is not replicas that it waits for.
+        (situation(demand(waiting=1, running=7, slots=10), current=2, age=31.0), 1),
+        (situation(demand(waiting=1, running=8, slots=10), current=2, age=31.0), 3),
+        (situation(demand(waiting=1, running=7, slots=10), current=2, age=31.0, targetUtilization=0.7), 3),
         # Nobody is given tasks: more replicas would not help.
         (situation(demand(waiting=100, paused=True), current=2), 2),
         (situation(demand(waiting=1, paused=True), minReplicas=0, current=0, age=99.0), 0),

@@ -10,6 +10,7 @@ from kubeagents_api.task import InstanceInfo, QueueStats
 from kubeagents_operator.scaling.demand import Demand, Taker, demand_of
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = datetime(2026, 1, 2, tzinfo=UTC)
 ALPHA, BETA = Taker("shop", "alpha"), Taker("shop", "beta")
 OCR = Taker("shop", "ocr-agent", frozenset({"ocr"}))
 
@@ -89,12 +90,29 @@ def test_what_runs_and_the_slots_are_those_of_its_own_pods() -> None:
     found = demand(pods=("alpha-1", "alpha-2", "alpha-3", "alpha-4"), instances=instances, running=10)
     assert (found.running, found.slots) == (6, 4)
     assert found.utilization == pytest.approx(1.5)
-    assert demand().utilization == 0
+    assert demand().utilization == 1, "without slots none is free"
 
 
-@pytest.mark.parametrize(("waiting", "expected"), [({"": 1}, THEN), ({"agent/beta": 1}, None)])
-def test_the_oldest_task_counts_for_those_who_can_take_one(waiting: dict[str, int], expected: datetime | None) -> None:
-    assert demand(ALPHA, BETA, waiting=waiting, oldest_at=THEN).oldest_at == expected
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [("", None), ("agent/beta", None), ("agent/alpha", THEN), ("any agent/beta", LATER), ("any agent/alpha", THEN)],
+)
+def test_the_age_of_a_task_counts_for_those_who_can_take_it(targets: str, expected: datetime | None) -> None:
+    since = {target: THEN for target in targets.split()}
+    if since.pop("any", None):
+        since[""] = LATER
+    seen = demand(ALPHA, BETA, waiting=dict.fromkeys(since, 1), waiting_since=since, oldest_at=THEN)
+    assert seen.oldest_at == expected
+
+
+@pytest.mark.parametrize(("most", "running", "expected"), [(None, 0, 9), (20, 4, 9), (10, 4, 6), (4, 4, 1), (4, 9, 1)])
+def test_tasks_that_the_limit_of_the_queue_does_not_let_start_are_no_reason_for_a_replica(
+    most: int | None, running: int, expected: int
+) -> None:
+    found = demand_of(
+        ALPHA, takers=(), pods=frozenset(), stats=stats(waiting={"": 9}, running=running), instances=(), most=most
+    )
+    assert (found.waiting, found.within_reach) == (expected, 9)
 
 
 def test_an_agent_without_a_share_and_without_running_tasks_is_idle() -> None:

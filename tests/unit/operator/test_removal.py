@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kubeagents_operator.observed import DELETION_COST, LEAVING_SINCE, Pod
-from kubeagents_operator.scaling.removal import FIRST_TO_GO, Crew, Removal, plan_removal
+from kubeagents_operator.rollout import shares
+from kubeagents_operator.scaling.removal import FIRST_TO_GO, Crew, Removal, plan_removal, plan_shared_removal
 from tests.unit.operator.objects import TEMPLATE, pod
 from tests.unit.operator.test_demand import instance
 
@@ -62,6 +63,8 @@ BUSY = {"p1": 1, "p2": 3, "p3": 2, "p4": 4}
         (crew(FOUR, running={**BUSY, "p2": 0}), 3, "p2"),  # one that is idle
         (crew(FOUR, running={**BUSY, "p2": 0}), 0, "p1 p2 p3 p4"),
         (crew([*FOUR[:3], pod("p9")], running={"p1": 0, "p2": 0, "p3": 0}), 3, "p9"),  # one that is not ready
+        # The ReplicaSet would take one that is not ready before one with a cost.
+        (crew([FOUR[0], replace(FOUR[1], ready=False), going("p3")], running={"p2": 1}), 2, "p2"),
         # One that was chosen before stays chosen among the busy, but one that is idle goes first.
         (crew([*FOUR[:3], leaving("p4")], running=BUSY), 3, "p4"),
         (crew([*FOUR[:3], leaving("p4")], running={**BUSY, "p2": 0}), 3, "p2"),
@@ -163,6 +166,56 @@ def test_during_a_rolling_update_the_deployment_chooses() -> None:
     made = plan(crew(pods), 1)
     assert (made.kept, made.leaving) == (1, frozenset())
     assert made.marks == {"p2": {LEAVING_SINCE: None, DELETION_COST: None}}
+
+
+def shared(stable: Crew, canary: Crew, wanted: int) -> Removal:
+    """For an Agent of which every fourth replica is of the new version."""
+
+    def split(replicas: int) -> tuple[int, int]:
+        share = shares.canary(25, replicas)
+        return shares.stable(replicas, canary=share), share
+
+    return plan_shared_removal([stable, canary], split, wanted=wanted, drain_seconds=30.0, now=NOW)
+
+
+EIGHT = [ready(f"p{number}") for number in range(1, 7)], [ready("c1"), ready("c2")]
+
+
+@pytest.mark.parametrize(
+    ("running", "wanted", "chosen"),
+    [
+        ({}, 8, ""),
+        ({}, 9, ""),
+        ({}, 7, "p6"),
+        ({"p6": 1, "c1": 1}, 4, "c2 p3 p4 p5"),
+        ({"p6": 1}, 1, "c2 p1 p2 p3 p4 p5"),
+        ({}, 0, "c1 c2 p1 p2 p3 p4 p5 p6"),
+    ],
+)
+def test_during_a_step_of_a_canary_each_version_gives_up_its_share(
+    running: dict[str, int], wanted: int, chosen: str
+) -> None:
+    stable, canary = (crew(pods, running={**{one.name: 0 for one in pods}, **running}) for pods in EIGHT)
+    made = shared(stable, canary, wanted)
+    assert made.leaving == frozenset(chosen.split())
+    assert made.kept == max(8, wanted)
+
+
+def test_the_replicas_of_both_versions_are_lowered_as_far_as_pods_of_both_have_finished() -> None:
+    old = crew([*EIGHT[0][:3], going("p4"), going("p5"), going("p6")], vacated=["p4", "p5", "p6"])
+    busy = crew([ready("c1"), leaving("c2")], running={"c1": 2, "c2": 1})
+    made = shared(old, busy, 4)
+    assert (made.kept, made.busy) == (5, ("c2",)), "of five, three are of the old version and two of the new one"
+    done = crew([ready("c1"), going("c2")], vacated=["c2"])
+    assert shared(old, done, 4).kept == 4
+    assert shared(crew(EIGHT[0], running={}), done, 4).kept == 8, "the old version keeps its six"
+
+
+def test_all_of_a_single_replica_and_its_canary_go() -> None:
+    made = shared(crew([going("p1")], vacated=["p1"]), crew([going("c1")], vacated=["c1"]), 0)
+    assert made.leaving == {"p1", "c1"}
+    assert made.kept == 0
+    assert shared(crew([ready("p1")]), crew([ready("c1")]), 1).leaving == frozenset()
 
 
 def test_an_agent_without_a_deployment_starts_with_what_is_wanted() -> None:

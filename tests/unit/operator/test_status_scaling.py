@@ -82,7 +82,7 @@ def test_the_condition_says_that_spec_replicas_is_not_used(made: Any, status: st
         (1, 3, True, ["ScalingUp"]),
         (3, 1, True, ["ScalingDown"]),
         (1, 0, True, ["ScaledToZero"]),
-        (0, 2, True, ["Woken"]),
+        (0, 2, True, ["ScalingUp"]),  # by a new minReplicas, or after spec.suspend
         (2, 2, True, []),
         (None, 2, True, []),
         # The Deployment's own Event tells of these.
@@ -98,6 +98,13 @@ def test_which_changes_of_the_replicas_are_news(
     made = of(replace(HEALTHY, plan=ReplicaPlan(wanted=after, kept=after, facts=facts)))
     old = {**status(made), "desiredReplicas": before}
     assert [one.reason for one in news(Previous(old), made)] == expected
+
+
+def test_a_task_that_ends_a_sleep_is_news() -> None:
+    plan = ReplicaPlan(wanted=2, kept=2, facts=(fact(cold=True),))
+    made = of(replace(HEALTHY, plan=plan))
+    assert [one.reason for one in news(Previous({**status(made), "desiredReplicas": 0}), made)] == ["Woken"]
+    assert [one.reason for one in news(Previous({**status(made), "desiredReplicas": 1}), made)] == ["ScalingUp"]
 
 
 def test_busy_pods_that_hold_up_a_scale_down_are_news_once() -> None:
