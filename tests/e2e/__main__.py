@@ -7,6 +7,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 
 from tests import cluster
 from tests.cluster import binaries, chart
@@ -15,6 +17,8 @@ from tests.e2e.conftest import PREPARED
 AT_A_TIME = "3"
 NONE_COLLECTED = 5
 """What pytest exits with if the arguments select no test."""
+INTERRUPTED = 2
+"""What it exits with after Ctrl-C."""
 
 
 def main(arguments: list[str]) -> int:
@@ -26,16 +30,29 @@ def main(arguments: list[str]) -> int:
         except cluster.ClusterUnavailableError as error:
             print(f"NO KUBERNETES CLUSTER: {error}. The tests on a real cluster did not run.", file=sys.stderr)
             return 1 if os.environ.get("CI") == "true" else 0
-        together = _pytest("-m", "not alone", "-n", AT_A_TIME, "--dist", "load", *arguments)
-        alone = _pytest("-m", "alone", *arguments)
+        ended = [_pytest("-m", "not alone", "-n", AT_A_TIME, "--dist", "load", *arguments)]
+        if ended[0] != INTERRUPTED:
+            ended.append(_pytest("-m", "alone", *arguments))
         if not running and "--keep-cluster" not in arguments:
             cluster.down()
-    return max(code for code in (together, alone) if code != NONE_COLLECTED or together == alone)
+    return outcome(ended)
+
+
+def outcome(ended: Sequence[int]) -> int:
+    """The exit code for those of several runs of pytest. Only one of them has to find tests; a negative code is a death
+    by a signal."""
+    failed = [code for code in ended if code not in (0, NONE_COLLECTED)]
+    if failed:
+        return next((code for code in failed if code > 0), 1)
+    return 0 if 0 in ended else NONE_COLLECTED
 
 
 def _pytest(*arguments: str) -> int:
     command = [sys.executable, "-m", "pytest", "tests/e2e", *arguments]
-    return subprocess.run(command, env={**os.environ, PREPARED: "1"}).returncode
+    with subprocess.Popen(command, env={**os.environ, PREPARED: "1"}) as process:
+        while True:
+            with suppress(KeyboardInterrupt):  # Ctrl-C reaches pytest, too, which then takes its namespaces away
+                return process.wait()
 
 
 if __name__ == "__main__":
