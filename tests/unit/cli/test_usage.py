@@ -52,6 +52,10 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
     assert f"Usage: {' '.join(['kubeagents', *command])}" in text
     assert "{prog}" not in text
     assert "[dim]" not in text
+    assert "[none]" not in text
+    _, _, examples = text.partition(" Example")
+    if examples:
+        assert "\n     kubeagents " in examples, "examples are indented"
 
 
 def test_help_names_the_program_as_the_user_called_it(
