@@ -155,6 +155,33 @@ def test_common_labels_and_annotations_are_on_every_object(cluster: Cluster, tmp
             assert obj["metadata"]["annotations"]["contact"] == "core@example.com", obj["kind"]
 
 
+def test_a_network_policy_that_names_who_may_ask_for_metrics_lets_the_pod_of_helm_test_in(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    values = {"networkPolicy": {"enabled": True, "metricsFrom": [prometheus]}}
+    objects = render(cluster, tmp_path, values)
+    (rule,) = one(objects, "NetworkPolicy")["spec"]["ingress"]
+    tester, *others = rule["from"]
+
+    assert others == [prometheus]
+    labels = one(objects, "Pod", "kubeagents-test")["metadata"]["labels"]
+    assert tester["podSelector"]["matchLabels"].items() <= labels.items()
+    # It is no operator: neither the policy nor the Service or the disruption budget selects it.
+    for selector in (
+        one(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        one(objects, "Service")["spec"]["selector"],
+        one(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+    ):
+        assert not selector.items() <= labels.items()
+    assert (
+        "from"
+        not in one(render(cluster, tmp_path, {"networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]["ingress"][
+            0
+        ]
+    )
+
+
 def test_monitors_select_what_has_metrics(cluster: Cluster, tmp_path: Path) -> None:
     metrics = {"serviceMonitor": {"enabled": True, "labels": {"release": "prom"}}, "podMonitor": {"enabled": True}}
     objects = render(cluster, tmp_path, {"metrics": metrics, "operator": {"watchNamespaces": ["a"]}})
