@@ -59,7 +59,7 @@ def build_app() -> typer.Typer:
         paragraphs = inspect.cleandoc(text or "").replace("{prog}", prog).split("\n\n")
         # Lines of prose are joined, to be wrapped at the terminal's width; indented examples stay as they are. The
         # markup that does nothing is no space: without it the indentation goes where only a heading is above it.
-        return "\n\n".join(p if p.startswith("    ") else " ".join(p.split("\n")) for p in paragraphs)
+        return "\n\n".join(f"[none][/none]{p}" if p.startswith("    ") else " ".join(p.split("\n")) for p in paragraphs)
 
     settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
     app = typer.Typer(
