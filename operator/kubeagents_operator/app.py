@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 _CRD_RETRY_SECONDS = 5.0
 _STUCK_SECONDS = 180.0
 """Longer than one reconcile may take."""
+_FINISH_SECONDS = 5.0
+"""For what runs when it is stopped in order; then it hands over, as it would if it were killed."""
 
 
 async def run(settings: Settings) -> int:
@@ -96,6 +98,8 @@ class Operator:
         self._elector = elector
         self._stop = asyncio.Event()
         self._missing: list[str] = []
+        self._uids: dict[Key, str] = {}
+        """What was reconciled under that key."""
         self._queue = WorkQueue(metrics=QueueMetrics(self.registry), concurrency=settings.concurrency)
         self._cluster = Cluster(client, may_write=lambda: elector.is_leader, metrics=ApiMetrics(self.registry))
         self._cache = Cache(changed=self._queue.add)
@@ -107,6 +111,7 @@ class Operator:
             interval=settings.sample_seconds,
             concurrency=settings.sample_concurrency,
             metrics=SampleMetrics(self.registry),
+            may_write=lambda: elector.is_leader,
         )
         self._tools = Tools(
             cache=self._cache,
@@ -182,6 +187,8 @@ class Operator:
             work = asyncio.create_task(self._work(), name="work")
             try:
                 await self._until(self._elector.wait_until_lost(), watches, work)
+                if self._stop.is_set():
+                    await self._queue.finish(within=_FINISH_SECONDS)
             finally:
                 work.cancel()
                 await asyncio.wait([work])
@@ -207,11 +214,15 @@ class Operator:
         if custom is None:
             self._forget(key)
             return None
+        if self._uids.get(key, custom.uid) != custom.uid:
+            self._forget(key)  # another one of that name has come so soon that the absence was not seen
+        self._uids[key] = custom.uid
         if custom.deleting:
             return None  # its children are collected by way of their owner references
         return await self._reconciles[key.kind](custom)
 
     def _forget(self, key: Key) -> None:
+        self._uids.pop(key, None)
         self._queue.forget(key)
         self._sampler.forget(key)
         self._tools.children.forget(key)
@@ -287,11 +298,36 @@ class Operator:
             "kubeagents_operator_workqueue_length", "Keys that wait for a worker.", lambda: float(len(self._queue))
         )
         figures.gauge(
+            "kubeagents_operator_workqueue_delayed",
+            "Keys that wait for a time: a backoff, a Retry-After, or a deadline of their own.",
+            lambda: float(self._queue.delayed),
+        )
+        figures.gauge(
+            "kubeagents_operator_workqueue_oldest_seconds",
+            "For how long the key has waited for a worker that has waited longest.",
+            self._queue.waiting_seconds,
+        )
+        figures.gauge(
+            "kubeagents_operator_workqueue_longest_running_seconds",
+            "For how long the reconcile has run that has run longest.",
+            self._queue.running_seconds,
+        )
+        figures.gauge(
+            "kubeagents_operator_failing_resources",
+            "Custom resources of which the last reconcile failed and is tried again.",
+            lambda: float(self._queue.failing),
+        )
+        figures.gauge(
+            "kubeagents_operator_lease_transitions",
+            "Number of the last term in which this replica led.",
+            lambda: float(self._elector.fencing),
+        )
+        figures.gauge(
             "kubeagents_operator_custom_resources", "Custom resources.", lambda: float(len(self._cache.customs()))
         )
         figures.by_resource(
             "kubeagents_operator_watch_age_seconds",
-            "Seconds since the API server last answered a list or watch request of the resource.",
+            "Seconds since the API server last said something in a list or watch of the resource: at least each 60.",
             self._watches.ages,
         )
         self.registry.register(figures)

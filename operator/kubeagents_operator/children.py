@@ -8,7 +8,7 @@ from kubeagents_api.errors import TemporaryError
 from kubeagents_operator import observed, ownership
 from kubeagents_operator.buckets import Buckets
 from kubeagents_operator.cache import Cache
-from kubeagents_operator.cluster import Cluster, ConflictError, ObjectRefusedError
+from kubeagents_operator.cluster import Cluster, ConflictError, ExistsError, ObjectRefusedError
 from kubeagents_operator.desired.metadata import Manifest
 from kubeagents_operator.keys import Key
 from kubeagents_operator.observed import TEMPLATE_HASH, Body, Child, Custom
@@ -114,7 +114,7 @@ class Children:
         """Create a child that the cache does not have. Returns None if there is an object of that name."""
         try:
             body = await self._cluster.create(manifest)
-        except ConflictError:
+        except ExistsError:
             return None
         except ObjectRefusedError as error:
             raise ObjectRefusedError(f"{what}: {error}") from error
@@ -135,7 +135,7 @@ class Children:
         that was created a moment ago."""
         body = await self._cluster.get(BY_KIND[kind], owner.key.namespace, name)
         if body is None:
-            raise StillThereError(f"{kind} {name} existed a moment ago and does not any more", delay=1.0)
+            raise ConflictError(f"{kind} {name} existed a moment ago and does not any more")
         references = body["metadata"].get("ownerReferences") or ()
         controller: Manifest = next((reference for reference in references if reference.get("controller")), {})
         if (controller.get("kind"), controller.get("name")) != (owner.key.kind, owner.key.name):

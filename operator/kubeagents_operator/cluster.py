@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API server. Nothing else in the operator talks to it, except the watches, which get their connection from here.
 
-Every write first asks whether this replica still leads. Errors come in three kinds: ObjectRefusedError (what we sent is
-not accepted, somebody has to help), ApiUnavailableError (try again later), and a plain None where an object that is not
-there is a normal answer.
+Every write asks whether this replica still leads: at first, and once more when there is a connection to send it by. To
+get one takes a while, and a process may be frozen meanwhile.
+
+Errors come in three kinds: ObjectRefusedError (what we sent is not accepted, somebody has to help), ApiUnavailableError
+(try again later), and a plain None where an object that is not there is a normal answer.
 """
 
 import ssl
@@ -40,9 +42,16 @@ class ApiUnavailableError(TemporaryError):
 
 
 class ConflictError(ApiUnavailableError):
-    """The object is another one than we thought, or fields that we want belong to somebody else."""
+    """The object is another one than we thought, or something that has to be counted with it, such as a
+    ResourceQuota, has changed meanwhile."""
 
     code = "CONFLICT"
+
+
+class ExistsError(ConflictError):
+    """There is an object of that name already."""
+
+    code = "EXISTS"
 
 
 class NotLeadingError(TemporaryError):
@@ -100,7 +109,7 @@ class Cluster:
     async def create(self, manifest: Object) -> Object:
         """Create an object, and return it as it is now.
 
-        Raises ConflictError if there is one of that name, ObjectRefusedError or ApiUnavailableError.
+        Raises ExistsError, ObjectRefusedError or ApiUnavailableError.
         """
         resource = BY_KIND[manifest["kind"]]
         path = resource.path(manifest["metadata"]["namespace"]) + f"?fieldManager={FIELD_MANAGER}"
@@ -181,6 +190,7 @@ class Cluster:
                 # Kept for longer than between two samples: the handshake costs more than the request.
                 connector=aiohttp.TCPConnector(limit=0, ssl=connection.ssl_context, keepalive_timeout=60.0),
                 timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT),
+                request_class=_request_class(self._lead_or_raise),
             )
         return self._session
 
@@ -240,12 +250,22 @@ class Cluster:
         )
 
 
+def _request_class(lead_or_raise: Callable[[], None]) -> type[aiohttp.ClientRequest]:
+    class Request(aiohttp.ClientRequest):
+        async def send(self, conn: Any) -> aiohttp.ClientResponse:
+            if self.method != "GET":
+                lead_or_raise()
+            return await super().send(conn)
+
+    return Request
+
+
 def _refusal(status: int, text: bytes, *, what: str, retry_after: str | None) -> KubeagentsError:
     answer = _answer(text)
     message = str(answer.get("message") or f"HTTP status {status}")
     causes = (answer.get("details") or {}).get("causes") or ()
     if status == 409:
-        return ConflictError(message)
+        return ExistsError(message) if answer.get("reason") == "AlreadyExists" else ConflictError(message)
     if status in (400, 403, 405, 413, 415, 422) and not any(c.get("reason") == _TERMINATING for c in causes):
         return ObjectRefusedError(message)
     delay = float(retry_after) if retry_after is not None and retry_after.isdigit() else None

@@ -3,8 +3,9 @@
 
 They are for people, and best effort: posted in the background, so that no reconcile waits for them; aggregated, so that
 the same news again counts up instead of filling the list; limited per object, so that one that flaps does not drown the
-others; and what went well is limited altogether, so that a thousand Agents that are applied at once do not cost two
-thousand writes more. What is left out is in the log all the same, and is counted in a metric.
+others; and what went well is limited per namespace, so that a thousand Agents that are applied at once do not cost two
+thousand writes more. Namespaces take turns, and each may have so much waiting and no more: the news of one are not lost
+among those of another. What is left out is in the log all the same, and is counted in a metric.
 """
 
 import asyncio
@@ -21,11 +22,13 @@ from kubeagents_operator.buckets import Buckets
 from kubeagents_operator.cluster import Cluster
 from kubeagents_operator.metrics import EventMetrics
 from kubeagents_operator.observed import Custom
+from kubeagents_operator.turns import Turns
 
 _log = logging.getLogger(__name__)
 
 _NOTE_LIMIT = 1000
-_BACKLOG = 1000
+_BACKLOG = 200
+"""News of one namespace that wait to be posted."""
 _REMEMBERED = 4096
 _SAME_WITHIN = 600.0
 """Seconds within which the same news is the same Event."""
@@ -40,7 +43,7 @@ class _Posted:
     last: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _News:
     owner: Custom
     type: EventType
@@ -57,7 +60,9 @@ class Recorder:
         self._instance = instance
         self._metrics = metrics
         self._clock = asyncio.get_running_loop().time
-        self._queue: asyncio.Queue[_News] = asyncio.Queue(_BACKLOG)
+        self._news: Turns[_News] = Turns()
+        self._waiting = asyncio.Semaphore(0)
+        """As many as there are news."""
         self._posted: OrderedDict[tuple[str, str, str], _Posted] = OrderedDict()
         self._limits = Buckets(burst=10, refill_seconds=30.0)
         self._normal_limit = Buckets(burst=20, refill_seconds=2.0)
@@ -73,26 +78,33 @@ class Recorder:
     async def run(self) -> None:
         """Post until cancelled."""
         while True:
-            news = await self._queue.get()
+            await self._waiting.acquire()
+            news = self._news.take()
             try:
                 await self._post(news)
             except KubeagentsError as error:
                 self._posted.pop(_same(news), None)
                 self._metrics.dropped.labels("error").inc()
                 _log.warning("Event %s of %s was not posted: %s", news.reason, news.owner.key, error)
+            except Exception:
+                # A defect. It is not worth the leader's term.
+                self._metrics.dropped.labels("error").inc()
+                _log.exception("Event %s of %s was not posted", news.reason, news.owner.key)
 
     def _take(self, owner: Custom, type_: EventType, reason: str, note: str) -> None:
         shown = note if len(note) <= _NOTE_LIMIT else note[: _NOTE_LIMIT - 1] + "…"
         level = logging.INFO if type_ == "Normal" else logging.WARNING
         _log.log(level, "%s: %s", owner.key, shown, extra={"object": str(owner.key), "reason": reason})
-        crowded = type_ == "Normal" and self._normal_limit.take(None) > 0
+        namespace = owner.key.namespace
+        crowded = type_ == "Normal" and self._normal_limit.take(namespace) > 0
         if crowded or self._limits.take(owner.uid) > 0:
             self._metrics.dropped.labels("rate").inc()
             return
-        try:
-            self._queue.put_nowait(_News(owner, type_, reason, shown, _micro_time()))
-        except asyncio.QueueFull:
+        if self._news.waiting(namespace) >= _BACKLOG:
             self._metrics.dropped.labels("backlog").inc()
+            return
+        self._news.put(namespace, _News(owner, type_, reason, shown, _micro_time()))
+        self._waiting.release()
 
     async def _post(self, news: _News) -> None:
         same = _same(news)

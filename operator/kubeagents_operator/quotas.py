@@ -9,7 +9,8 @@ needs another amount than before, or goes, those that this concerns are reconcil
 | field            | limits                                       | what is over the limit                             |
 |------------------|----------------------------------------------|----------------------------------------------------|
 | `agents`         | Agents that have children                    | gets none; those that it has go down to 0 replicas |
-| `replicas`       | replicas of all Agents together              | has as many as are left                            |
+| `replicas`       | replicas of all Agents together, those that  | has as many as are left                            |
+|                  | finish their tasks before they go included   |                                                    |
 | `tasksPerSecond` | tasks that start in all TaskQueues together, | waits in its queue                                 |
 |                  | each of which has an equal share             |                                                    |
 
@@ -79,6 +80,8 @@ class _Place:
     """It has children, or has been allowed to have some."""
     replicas: int
     """How many it needs, whether it gets them or not."""
+    asked: int = 0
+    """How many its spec asks for; 0 if it is autoscaled, which asks for as many as it takes."""
     short: bool = False
     """It would take more than it was allowed to."""
 
@@ -89,6 +92,9 @@ class _Order:
     def __init__(self) -> None:
         self._places: list[_Place] = []
         self._of: dict[Key, _Place] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
 
     def get(self, key: Key) -> _Place | None:
         return self._of.get(key)
@@ -150,6 +156,7 @@ class Quotas:
             place = self._place(custom)
             order.put(place)
             self._look_again(order.behind(place))
+        place.asked = 0 if spec.suspend or spec.autoscaling is not None else spec.replicas
         agents = math.inf if quota.agents is None else quota.agents
         position, older = order.before(place, agents=agents)
         if position >= agents:
@@ -157,8 +164,8 @@ class Quotas:
             excess = _excess(f'namespace "{key.namespace}" may have {_count(agents, "Agent")}, and others come first')
             return Allowance(_cut(spec, 0), excess, refusal=None if place.served else excess)
         place.served = True
-        if spec.autoscaling is None:
-            self._need(order, place, 0 if spec.suspend else spec.replicas)
+        # Reserved at once. What it needs no more is given back when it is known which of its pods are still busy.
+        self._need(order, place, max(place.asked, place.replicas))
         if quota.replicas is None:
             place.short = False
             return Allowance(spec)
@@ -174,12 +181,12 @@ class Quotas:
         )
         return Allowance(cut, _excess(message))
 
-    def took(self, custom: Custom, spec: AgentSpec, replicas: int) -> None:
-        """How many replicas it has now. Of an autoscaled Agent, this is what it needs."""
-        order = self._orders.get(custom.key.namespace)
-        place = order.get(custom.key) if order is not None else None
-        if order is not None and place is not None and spec.autoscaling is not None:
-            self._need(order, place, replicas)
+    def took(self, key: Key, replicas: int) -> None:
+        """How many replicas an Agent has now, be it because it wants them or because they are still busy."""
+        order = self._orders.get(key.namespace)
+        place = order.get(key) if order is not None else None
+        if order is not None and place is not None:
+            self._need(order, place, max(place.asked, replicas))
 
     def limited(self, namespace: str, spec: TaskQueueSpec) -> TaskQueueSpec:
         """The spec of a TaskQueue, with no higher rate than its share of what its namespace may have."""
@@ -206,9 +213,13 @@ class Quotas:
         if key.kind == "Agent" and order is not None:
             order.remove(key)
             self._look_again(order.short())
+            if not order:
+                del self._orders[key.namespace]
         if key.kind == "TaskQueue" and queues is not None and key in queues:
             queues.discard(key)
             self._share_anew(queues)
+            if not queues:
+                del self._queues[key.namespace]
 
     def _quota(self, namespace: str) -> Quota | None:
         return self._quotas.get(namespace, self._quotas.get(EVERYWHERE))

@@ -49,7 +49,7 @@ class AgentReconcile:
         queue = look_up(tools, key, spec.queue_ref, child=name, referrer="spec.queueRef")
         urls = await foreign_urls(self._urls, [queue])
         plan = await self._replicas.plan(custom, spec, queue)
-        tools.quotas.took(custom, spec, plan.kept)
+        tools.quotas.took(key, plan.kept)
         inputs = allowed.refusal or self._inputs(custom, spec, queue, plan, urls)
         template, refused = None, None
         kept, canary, image = plan.kept, self._canaries.unarranged(custom, spec), spec.image

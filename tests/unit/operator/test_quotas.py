@@ -56,9 +56,7 @@ class Namespace:
         return self.quotas.allow(custom, AgentSpec.model_validate(custom.spec))
 
     def took(self, name: str, replicas: int) -> None:
-        custom = self.cache.custom(Key("Agent", objects.NAMESPACE, name))
-        assert custom is not None
-        self.quotas.took(custom, AgentSpec.model_validate(custom.spec), replicas)
+        self.quotas.took(Key("Agent", objects.NAMESPACE, name), replicas)
 
     def delete(self, key: Key) -> None:
         self.versions += 1
@@ -172,6 +170,7 @@ async def test_those_behind_are_reconciled_again_when_an_older_one_needs_another
 
     here.apply("Agent", "old", at=1, replicas=2)
     here.allow("old")
+    here.took("old", 2)
     assert here.poked == ["young"]
     assert here.allow("young").spec.replicas == 3
 
@@ -182,7 +181,38 @@ async def test_those_behind_are_reconciled_again_when_an_older_one_needs_another
 
     here.apply("Agent", "old", at=1, replicas=9, suspend=True)
     here.allow("old")
+    here.took("old", 0)
     assert here.allow("young").spec.replicas == 4
+
+
+async def test_replicas_that_still_finish_their_tasks_are_not_given_to_others() -> None:
+    here = Namespace(replicas=5)
+    here.apply("Agent", "old", at=1, replicas=4)
+    here.apply("Agent", "young", at=2, replicas=4)
+    here.allow("old")
+    here.took("old", 4)
+    assert here.allow("young").spec.replicas == 1
+
+    here.apply("Agent", "old", at=1, replicas=1)
+    here.allow("old")
+    assert here.allow("young").spec.replicas == 1, "it is not known yet which of them are busy"
+    here.took("old", 3)
+    assert here.allow("young").spec.replicas == 2
+    here.took("old", 1)
+    assert here.allow("young").spec.replicas == 4
+
+
+async def test_nothing_is_kept_of_a_namespace_without_custom_resources() -> None:
+    here = Namespace(replicas=5, tasksPerSecond=5)
+    agent, queue = here.apply("Agent", "echo"), here.apply("TaskQueue", "work")
+    here.allow("echo")
+    here.quotas.seen(queue)
+
+    here.delete(agent)
+    here.delete(queue)
+
+    assert not here.quotas._orders
+    assert not here.quotas._queues
 
 
 async def test_an_autoscaled_agent_leaves_what_it_has_not_taken() -> None:
