@@ -12,6 +12,7 @@ from datetime import datetime
 from kubeagents_api.agent import AgentSpec, Autoscaling
 from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_api.task import InstanceInfo
+from kubeagents_operator.cache import Cache
 from kubeagents_operator.cluster import ApiUnavailableError, ObjectRefusedError
 from kubeagents_operator.desired import names
 from kubeagents_operator.keys import Key
@@ -133,7 +134,7 @@ class Replicas:
         seen = self._seen.get(queue)
         if seen is None or seen.sample is not sample:
             instances = {one.instance: one for one in sample.instances}
-            seen = self._seen[queue] = _Seen(sample, instances, _takers(self._tools, queue))
+            seen = self._seen[queue] = _Seen(sample, instances, sharers(self._tools.cache, queue))
         return seen
 
     def _forget_decisions(self, key: Key) -> None:
@@ -312,10 +313,10 @@ def _crew(tools: Tools, custom: Custom, pods: list[Pod], seen: _Seen | None) -> 
     )
 
 
-def _takers(tools: Tools, queue: Key) -> list[Taker]:
-    """The Agents of a queue that take tasks. Specs are read as they are, not validated: there may be thousands."""
+def sharers(cache: Cache, queue: Key) -> list[Taker]:
+    """The Agents that share the tasks of a queue. Specs are read as they are, not validated: there may be thousands."""
     found = []
-    for user in users(tools.cache, queue):
+    for user in users(cache, queue):
         key, spec = user.key, user.spec
         if key.kind != "Agent" or user.deleting:
             continue

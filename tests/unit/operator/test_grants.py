@@ -10,6 +10,7 @@ from kubeagents_operator.keys import Key
 from kubeagents_operator.observed import Custom
 from kubeagents_operator.reconcile.grants import granted
 from kubeagents_operator.reconcile.queues import has_central_agent, takers, thresholds
+from kubeagents_operator.reconcile.replicas import sharers
 from kubeagents_operator.watched import CUSTOM
 from tests.unit.operator.objects import DEFAULTS, NAMESPACE, access, agent_spec, body, owner
 
@@ -56,6 +57,7 @@ async def test_users_without_a_grant_do_not_count(allowed: list[str]) -> None:
     assert has_central_agent(cache, QUEUE) is bool(allowed)
     assert takers(cache, QUEUE).agents == ({"guest"} if allowed else set())
     assert thresholds(cache, QUEUE) == ({21.0, 99.0} if allowed else {15.0})
+    assert [one.name for one in sharers(cache, QUEUE)] == (["guest"] if allowed else []), "none keeps tasks for it"
 
 
 def test_the_urls_of_foreign_queues_are_a_secret_of_the_user_and_no_part_of_what_is_shown() -> None:
