@@ -6,5 +6,5 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--keep-cluster", action="store_true", help="leave the cluster and the namespaces of the tests for a look"
+        "--keep-cluster", action="store_true", help="leave the cluster, and the namespaces of failed tests, for a look"
     )

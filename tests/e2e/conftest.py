@@ -4,7 +4,7 @@
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -19,11 +19,25 @@ PREPARED = "KUBEAGENTS_TEST_CLUSTER_PREPARED"
 """Set by `python -m tests.e2e`, which has made the cluster and installed the chart for several processes of pytest."""
 
 
+FAILED = pytest.StashKey[bool]()
+"""Set on a test that has failed, by the time its fixtures are torn down."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path).startswith(HERE):
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +77,13 @@ def cluster(bare_cluster: Cluster) -> Cluster:
 
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace of its own, gone afterwards."""
+    """A namespace of its own, gone afterwards. That of a failed test stays for a look with --keep-cluster; all of them
+    would be too many pods for one node, and slow down what comes after.
+    """
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:40].strip("-")
     name = f"{words}-{uuid.uuid4().hex[:6]}"
     cluster.kubectl("create", "namespace", name)
     yield name
-    if not request.config.getoption("--keep-cluster"):
+    keep = request.config.getoption("--keep-cluster") and request.node.stash.get(FAILED, False)
+    if not keep:
         cluster.kubectl("delete", "namespace", name, "--wait=false")
