@@ -115,8 +115,9 @@ class Server:
     def translated(self, error: Exception) -> QueueUnavailableError:
         """The error for our callers. Neither Redis' messages nor the address have the password."""
         if refused(error):
+            said = str(error).rstrip(".")
             return QueueAuthError(
-                f"Redis at {self.address} refuses us: {error}; check user and password in the URL, and the user's ACL"
+                f"Redis at {self.address} refuses us: {said}; check user and password in the URL, and the user's ACL"
             )
         if isinstance(error, AskError) and self._route is None:
             return QueueUnavailableError(

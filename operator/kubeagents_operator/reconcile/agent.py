@@ -77,7 +77,7 @@ class AgentReconcile:
         )
         if awaits_sample(state):
             tools.sampler.poke(queue.key)
-        made = report(state, Previous(custom.status), now=tools.now())
+        made = report(state, Previous(custom.status, generation=custom.generation), now=tools.now())
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again
 

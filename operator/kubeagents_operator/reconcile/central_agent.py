@@ -63,7 +63,9 @@ class CentralAgentReconcile:
             restarted_at=custom.asked.get(RESTARTED_AT) if template is not None else None,
             stepped_down=await self._step_down(custom, lease),
         )
-        made = report(state, Previous(custom.status), now=tools.now(), clock=tools.clock())
+        made = report(
+            state, Previous(custom.status, generation=custom.generation), now=tools.now(), clock=tools.clock()
+        )
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again
 

@@ -72,7 +72,7 @@ class TaskQueueReconcile:
             replayed=self._replayed(custom, sample),
         )
         self._poke_if_doubtful(state, custom)
-        made = report(state, Previous(custom.status), now=tools.now())
+        made = report(state, Previous(custom.status, generation=custom.generation), now=tools.now())
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again
 

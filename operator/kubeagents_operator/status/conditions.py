@@ -90,16 +90,17 @@ def with_deadline(verdict: Verdict, *, lasted: float, limit: float) -> Verdict:
     if verdict.phase is not Phase.PROGRESSING:
         return verdict
     if lasted > limit:
-        late = verdict.reason is Reason.ROLLING_OUT
-        return stalled(Reason.PROGRESS_DEADLINE_EXCEEDED if late else verdict.reason, verdict.message)
+        return stalled(_late(verdict.reason), verdict.message)
     return replace(verdict, again=limit - lasted + 1.0)
 
 
 class Previous:
     """The status as it was before."""
 
-    def __init__(self, status: Mapping[str, Any]) -> None:
+    def __init__(self, status: Mapping[str, Any], *, generation: int | None = None) -> None:
+        """`generation` is that of the spec as it is now, for those who ask how long something has lasted."""
         self.fields = status
+        self._other_spec = generation is not None and status.get("observedGeneration") != generation
         self._conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
 
     def condition(self, type_: ConditionType) -> Mapping[str, Any]:
@@ -132,9 +133,19 @@ class Previous:
                 return Verdict(phase, found.reason, found.message)
         return None
 
-    def not_ready_seconds(self, now: datetime) -> float:
-        """For how long it has not been ready. It survives a restart of the operator, being part of the status."""
-        return self.seconds(ConditionType.READY, "False", now)
+    def lasted(self, type_: ConditionType, now: datetime, *, reason: Reason | None = None) -> float:
+        """For how many seconds a condition has been False, as they count towards a deadline.
+
+        What was Stalled sets out anew with another spec, and when it is another reason that keeps it: then nothing from
+        before counts. Being part of the status, it survives a restart of the operator.
+        """
+        found = self.condition(ConditionType.STALLED)
+        if found.get("status") == "True" and (self._other_spec or not _is(found["reason"], reason)):
+            return 0.0
+        seconds = self.seconds(type_, "False", now)
+        if self.condition(ConditionType.RECONCILING).get("status") == "True":
+            return min(seconds, self.seconds(ConditionType.RECONCILING, "True", now))
+        return seconds
 
     def seconds(self, type_: ConditionType, status: ConditionStatus, now: datetime) -> float:
         """For how long a condition has had this status; 0 if it has another one."""
@@ -163,6 +174,16 @@ class Previous:
             time: str = old["lastTransitionTime"]
             return time
         return format_time(now)
+
+
+def _is(stalled: str, reason: Reason | None) -> bool:
+    """What is Stalled by that reason may be so by this one; None stands for any."""
+    return reason is None or stalled == _late(reason)
+
+
+def _late(reason: Reason) -> Reason:
+    """The reason after the deadline."""
+    return Reason.PROGRESS_DEADLINE_EXCEEDED if reason is Reason.ROLLING_OUT else reason
 
 
 def shortened(message: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from kubeagents_api.conditions import Reason
+from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_operator.observed import Container, Pod, Rollout, Termination
 from kubeagents_operator.status.conditions import (
     Phase,
@@ -63,7 +63,7 @@ class Patience:
     @classmethod
     def of(cls, limit: float, previous: Previous, now: datetime) -> "Patience":
         """As the status of before says."""
-        return cls(limit=limit, now=now, waited=previous.not_ready_seconds(now))
+        return cls(limit=limit, now=now, waited=previous.lasted(ConditionType.READY, now))
 
     def with_deadline(self, verdict: Verdict, *, since: str | None) -> Verdict:
         """The verdict on what is the matter since that time; None: for as long as the object has not been ready."""

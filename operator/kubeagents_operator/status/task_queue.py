@@ -81,7 +81,7 @@ class TaskQueueState:
 
 def report(state: TaskQueueState, previous: Previous, *, now: datetime) -> Report:
     """The status."""
-    not_ready = previous.not_ready_seconds(now)
+    not_ready = previous.lasted(ConditionType.READY, now)
     verdict = _verdict(state, previous, not_ready)
     facts = (*of_verdict(verdict), *_facts(state, previous, verdict, now))
     fields = {
@@ -179,7 +179,7 @@ def _verdict_on_trouble(state: TaskQueueState, not_ready: float) -> Verdict:
         case Reason.SECRET_NOT_FOUND | Reason.REDIS_URL_INVALID:
             return stalled(reason, message)
         case Reason.REDIS_AUTH_FAILED if state.managed is None:
-            return stalled(reason, f"{message}: correct the user and password in the Secret")
+            return stalled(reason, message)
         case Reason.REDIS_UNREACHABLE if state.managed is None and not_ready > UNREACHABLE_DEADLINE:
             return stalled(reason, f"{message}: correct the address in the Secret, or start that Redis")
     if not_ready > START_DEADLINE:

@@ -83,7 +83,7 @@ def failing(fact: Fact, previous: Previous, *, deadline: float, now: datetime) -
     """The verdict on a condition without which there is no Ready: None unless it is False."""
     if fact.status != "False":
         return None
-    lasted = previous.seconds(fact.type, "False", now)
+    lasted = previous.lasted(fact.type, now, reason=fact.reason)
     return with_deadline(progressing(fact.reason, fact.message), lasted=lasted, limit=deadline)
 
 
@@ -91,7 +91,8 @@ def with_patience(obstacle: Verdict | None, previous: Previous, *, deadline: flo
     """An obstacle that is Progressing is Stalled once the object has not been ready for longer than its deadline."""
     if obstacle is None:
         return None
-    return with_deadline(obstacle, lasted=previous.not_ready_seconds(now), limit=deadline)
+    lasted = previous.lasted(ConditionType.READY, now, reason=obstacle.reason)
+    return with_deadline(obstacle, lasted=lasted, limit=deadline)
 
 
 def judge_queues(queues: Sequence[QueueState]) -> Verdict:

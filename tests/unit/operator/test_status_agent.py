@@ -335,6 +335,29 @@ def test_the_cause_is_stalled_not_the_symptom() -> None:
         assert (made.verdict.phase, made.verdict.reason) == (Phase.STALLED, Reason.REDIS_UNREACHABLE)
 
 
+@pytest.mark.parametrize(
+    ("stalled_by", "generation", "phase"),
+    [
+        (Reason.SECRET_NOT_FOUND, 4, Phase.STALLED),
+        (Reason.SECRET_NOT_FOUND, 5, Phase.PROGRESSING),  # the spec has changed since
+        (Reason.DEPENDENCY_NOT_FOUND, 4, Phase.PROGRESSING),  # which has come
+    ],
+)
+def test_what_was_stalled_has_its_whole_deadline_for_another_spec_and_for_another_reason(
+    stalled_by: Reason, generation: int, phase: Phase
+) -> None:
+    state = replace(HEALTHY, obstacle=NO_SECRET)
+    before = status(of(replace(state, obstacle=stalled(stalled_by, "is missing"))))
+    for condition in before["conditions"]:
+        condition["lastTransitionTime"] = LONG_AGO
+    made = report(state, Previous(before, generation=generation), now=NOW)
+    assert made.verdict.phase is phase
+
+    on_its_way = status(made, before)
+    following = report(state, Previous(on_its_way, generation=4), now=NOW)
+    assert following.verdict.phase is phase, "and goes on having it"
+
+
 def test_the_arrival_of_what_was_missing_ends_stalled_at_once() -> None:
     stalled_before = {"conditions": [{"type": "Ready", "status": "False", "reason": "DependencyNotFound", **FOR_LONG}]}
 
