@@ -15,7 +15,7 @@
 1. N Agents are applied, 50 requests in flight, in namespaces of 100 with one TaskQueue each. The clock starts with the
    first request, for all contenders alike. `children_seconds` is when the last child has been created, by the audit log
    of the API server. `ready_seconds` is when the last Agent says that it is Ready: kwok makes its pod ready, and a crew
-   (`crew.py`) plays the workers of all pods, that is, writes their heartbeats to Redis.
+   (`crew.py`) plays the workers of all pods, of whichever contender, that is, writes their heartbeats to Redis.
 2. Every Agent gets an annotation that concerns nobody: events, but nothing to do.
 3. One field of 100 Agents is changed.
 4. Under load: the same field is changed on 5 Agents per second, each of which replaces its pod, while others are

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plays the workers of all pods: `python -m benchmarks.operator.crew KUBECONFIG REDIS_URL` beats for each pod, at once
-when it comes into being and then as often as its Agent says."""
+when it comes into being and then as often as its Agent says. Whose pods they are does not matter."""
 
 import asyncio
 import sys
@@ -39,8 +39,8 @@ class Crew:
                 pod = (metadata["namespace"], metadata["name"])
                 if event["type"] == "DELETED":
                     self._pods.pop(pod, None)
-                elif pod not in self._pods and OWNER_NAME in metadata.get("labels", {}):
-                    self._pods[pod] = Worker(agent=metadata["labels"][OWNER_NAME], instance=pod[1])
+                elif pod not in self._pods and (agent := _agent(metadata.get("labels", {}))) is not None:
+                    self._pods[pod] = Worker(agent=agent, instance=pod[1])
                     self._new.put_nowait((pod[0], self._pods[pod]))
 
     async def greet(self) -> None:
@@ -76,6 +76,11 @@ class Crew:
                 claimed_at_ms=now,
             )
         )
+
+
+def _agent(labels: dict[str, str]) -> str | None:
+    """The Agent whose pod it is: of ours, or of the plain operator's."""
+    return labels.get(OWNER_NAME) or labels.get("app")
 
 
 async def main(kubeconfig: Path, url: str) -> None:

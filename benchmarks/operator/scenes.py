@@ -29,6 +29,7 @@ QUIET_SECONDS = 20.0
 async def direct(agents: int) -> Figures:
     """No operator: a client creates the Agents and their children."""
     async with set_up(agents) as stage:
+        stage.audit.read()
         begun = time.time()
 
         async def create(number: int) -> None:
@@ -63,7 +64,7 @@ async def plain_kopf(agents: int) -> Figures:
 async def kubeagents(agents: int) -> Figures:
     """Ours, through all scenes."""
     async with set_up(agents) as stage:
-        with stage.crew(), stage.kubeagents() as operator:
+        with stage.kubeagents() as operator:
             await until("the operator leads", lambda: _leads(operator), seconds=60)
             await asyncio.sleep(3.0)
             stage.audit.read()

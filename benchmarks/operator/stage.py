@@ -57,17 +57,6 @@ class Stage:
         command = [sys.executable, "-m", "kubeagents_operator"]
         return Contender(command, environment, self.folder / "operator.log", port)
 
-    @contextlib.contextmanager
-    def crew(self) -> Iterator[None]:
-        """The workers of all pods."""
-        command = [sys.executable, "-m", "benchmarks.operator.crew", str(self.plane.kubeconfig), self.redis.url]
-        with (self.folder / "crew.log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as crew:
-            try:
-                yield
-                assert crew.poll() is None, f"the crew has ended: see {self.folder / 'crew.log'}"
-            finally:
-                crew.kill()
-
 
 @asynccontextmanager
 async def set_up(agents: int) -> AsyncIterator[Stage]:
@@ -82,7 +71,21 @@ async def set_up(agents: int) -> AsyncIterator[Stage]:
         for where in workload.namespaces(agents + 1):
             for path, body in workload.tenant(where, redis.url):
                 await api.create(path, body)
-        yield stage
+        with _crew(stage):
+            yield stage
+
+
+@contextlib.contextmanager
+def _crew(stage: Stage) -> Iterator[None]:
+    """The workers of all pods. They share the cores with every contender."""
+    command = [sys.executable, "-m", "benchmarks.operator.crew", str(stage.plane.kubeconfig), stage.redis.url]
+    path = stage.folder / "crew.log"
+    with path.open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as crew:
+        try:
+            yield
+            assert crew.poll() is None, f"the crew has ended: {path.read_text()[-3000:]}"
+        finally:
+            crew.kill()
 
 
 async def until(what: str, probe: Callable[[], object], *, seconds: float, every: float = 0.1) -> None:

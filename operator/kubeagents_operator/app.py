@@ -102,7 +102,7 @@ class Operator:
         """What was reconciled under that key."""
         self._queue = WorkQueue(metrics=QueueMetrics(self.registry), concurrency=settings.concurrency)
         self._cluster = Cluster(client, may_write=lambda: elector.is_leader, metrics=ApiMetrics(self.registry))
-        self._cache = Cache(changed=self._queue.add)
+        self._cache = Cache(changed=self._queue.add, asked=self._queue.add_asked)
         self._watches = Watches(self._cache, namespaces=settings.watch_namespaces, connect=self._cluster.connection)
         self._recorder = Recorder(self._cluster, instance=settings.instance, metrics=EventMetrics(self.registry))
         self._sampler = Sampler(
@@ -119,7 +119,7 @@ class Operator:
             children=Children(self._cluster, self._cache),
             sampler=self._sampler,
             recorder=self._recorder,
-            writer=StatusWriter(self._cluster, self._cache, self._recorder),
+            writer=StatusWriter(self._cluster, self._cache, self._recorder, crowded=self._queue.crowded),
             defaults=Defaults(settings.runtime_image, settings.redis_image, settings.image_pull_policy),
             quotas=Quotas(settings.quotas, self._cache, changed=self._queue.add),
             namespaces=frozenset(settings.watch_namespaces),

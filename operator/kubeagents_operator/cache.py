@@ -32,10 +32,12 @@ class _Held(NamedTuple):
 
 
 class Cache:
-    """What the watches have shown. `changed` is called with each key that has to be reconciled."""
+    """What the watches have shown. `changed` is called with each key that has to be reconciled, or `asked`, if that is
+    given, where somebody wants something new of it."""
 
-    def __init__(self, changed: Callable[[Key], None]) -> None:
+    def __init__(self, changed: Callable[[Key], None], *, asked: Callable[[Key], None] | None = None) -> None:
         self._changed = changed
+        self._asked = asked or changed
         self._clock = asyncio.get_running_loop().time
         self._held: dict[str, dict[Name, _Held]] = {resource.kind: {} for resource in WATCHED}
         self._gone: dict[str, int] = {}
@@ -133,7 +135,10 @@ class Cache:
         self._customs[new.key] = new
         if old is not None and replace(old, version=new.version) == new:
             return
-        self._changed(new.key)
+        if old is None or (old.uid, old.generation, old.asked) != (new.uid, new.generation, new.asked):
+            self._asked(new.key)
+        else:
+            self._changed(new.key)
         if old is None or (old.uid, old.spec, old.deleting) != (new.uid, new.spec, new.deleting):
             left = self._queues(new.key)
             self._refer(new.key, references(new.key, new.spec))

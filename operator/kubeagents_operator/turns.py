@@ -4,55 +4,102 @@
     shop     a b c d e …                 taken: a  x  b  c  d …
     lab      x                                     ▲ lab has waited for one item of shop, not for all of them
 
-Within a namespace the order is that of arrival. Putting and taking cost the same however much waits.
+Within a namespace what was put first comes before what was put later, but every eighth turn belongs to the latter;
+otherwise the order is that of arrival. Putting and taking cost the same however much waits.
 """
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
+
+_LATER_EVERY = 8
+
+
+class _Line(Generic[T]):
+    """What waits in one namespace."""
+
+    def __init__(self) -> None:
+        self.first: OrderedDict[T, None] = OrderedDict()
+        self._later: OrderedDict[T, None] = OrderedDict()
+        self._overtaken = 0
+        """How many have come before the first of `_later` since one of these had its turn."""
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self._later)
+
+    def put(self, item: T, *, first: bool) -> None:
+        (self.first if first else self._later)[item] = None
+
+    def prefer(self, item: T) -> None:
+        if item in self._later:
+            del self._later[item]
+            self.first[item] = None
+
+    def take(self) -> T:
+        if self.first and (not self._later or self._overtaken < _LATER_EVERY - 1):
+            self._overtaken += 1
+            return self.first.popitem(last=False)[0]
+        self._overtaken = 0
+        return self._later.popitem(last=False)[0]
 
 
 class Turns(Generic[T]):
-    """What waits, by namespace."""
+    """What waits, by namespace, each item once."""
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[str, deque[T]] = OrderedDict()
+        self._lines: OrderedDict[str, _Line[T]] = OrderedDict()
         """The namespaces in which something waits, that whose turn it is first."""
-        self._paused: dict[str, deque[T]] = {}
+        self._paused: dict[str, _Line[T]] = {}
 
     def __bool__(self) -> bool:
         """Whether it is anybody's turn."""
         return bool(self._lines)
 
-    def put(self, namespace: str, item: T) -> None:
-        """Add at the end of the namespace's line."""
-        if (paused := self._paused.get(namespace)) is not None:
-            paused.append(item)
-        else:
-            self._lines.setdefault(namespace, deque()).append(item)
+    def put(self, namespace: str, item: T, *, first: bool = False) -> None:
+        """Add at the end of the namespace's line, or of the part of it that comes first."""
+        line = self._line(namespace)
+        if line is None:
+            line = self._lines[namespace] = _Line()
+        line.put(item, first=first)
+
+    def prefer(self, namespace: str, item: T) -> None:
+        """Something that waits is to come first."""
+        if (line := self._line(namespace)) is not None:
+            line.prefer(item)
 
     def waiting(self, namespace: str) -> int:
         """How much waits in a namespace, paused or not."""
-        return len(self._lines.get(namespace) or self._paused.get(namespace) or ())
+        line = self._line(namespace)
+        return len(line) if line is not None else 0
+
+    def has_first(self, namespace: str) -> bool:
+        """Whether something waits in a namespace that comes first."""
+        line = self._line(namespace)
+        return line is not None and bool(line.first)
 
     def pause(self, namespace: str) -> None:
         """It has no turn until it is resumed; what is put meanwhile waits as well."""
-        self._paused[namespace] = self._lines.pop(namespace, deque())
+        line = self._lines.pop(namespace) if namespace in self._lines else _Line[T]()
+        self._paused[namespace] = line
 
     def resume(self, namespace: str) -> None:
         """It takes turns again, as the last one."""
         if line := self._paused.pop(namespace):
             self._lines[namespace] = line
 
+    def _line(self, namespace: str) -> _Line[T] | None:
+        paused = self._paused.get(namespace)  # it may be empty, and is it nevertheless
+        return paused if paused is not None else self._lines.get(namespace)
+
     def take(self) -> T:
         """The first item of the namespace whose turn it is, which is then the last to have another one. Raises KeyError
         if nothing waits."""
         namespace, line = self._lines.popitem(last=False)
-        item = line.popleft()
+        item = line.take()
         if line:
             self._lines[namespace] = line
         return item

@@ -10,6 +10,10 @@ A key that is added while it runs is run once more afterwards, never twice at th
 it is delayed runs at once; the delay stays, so a deadline that somebody asked for is not lost. The exception is a delay
 that the API server has asked for (`Retry-After`): until it is over, the key stays delayed, whatever happens.
 
+What somebody has asked for comes before what has become of it: a key that was added for a new or changed custom
+resource before one whose status may have to say something new. So of a thousand objects that are applied at once, all
+have their children before the API server is busy with what they are going through.
+
 Of the keys that are ready, namespaces take turns: a namespace with 5,000 keys delays the one key of another by one of
 its own, not by 5,000. Nor can it hold all workers with keys that take long, such as those for which an admission
 webhook does not answer: an eighth of them is not for a namespace that has all others.
@@ -83,7 +87,8 @@ class WorkQueue:
         self._closed = False
         self._idle = asyncio.Event()
         """Closed, and nothing runs."""
-        self._again: set[Key] = set()
+        self._again: dict[Key, bool] = {}
+        """Added while it runs, and whether somebody asked for it."""
         self._delayed: dict[Key, float] = {}
         """Key -> when it is due; the heap below may have outdated entries, this has not."""
         self._heap: list[tuple[float, Key]] = []
@@ -118,12 +123,20 @@ class WorkQueue:
         """For how long the reconcile has run that has run longest."""
         return self._loop.time() - next(iter(self._running.values())) if self._running else 0.0
 
-    def add(self, key: Key) -> None:
+    def crowded(self, namespace: str) -> bool:
+        """Whether what somebody has asked for in a namespace waits for a worker."""
+        return self._turns.has_first(namespace)
+
+    def add_asked(self, key: Key) -> None:
+        """Reconcile it as soon as a worker is free: somebody wants something new of it."""
+        self.add(key, asked=True)
+
+    def add(self, key: Key, *, asked: bool = False) -> None:
         """Reconcile it as soon as a worker is free."""
         self._metrics.adds.labels(key.kind).inc()
         now = self._loop.time()
         if key in self._running:
-            self._again.add(key)
+            self._again[key] = asked or self._again.get(key, False)
         elif (pause := self._not_before.get(key, now) - now) > 0:
             self.add_after(key, pause)
         elif key not in self._ready:
@@ -132,7 +145,9 @@ class WorkQueue:
             self._ready[key] = now
             if self._turns.waiting(key.namespace) < self._share - self._busy[key.namespace]:
                 self._waiting.release()
-            self._turns.put(key.namespace, key)
+            self._turns.put(key.namespace, key, first=asked)
+        elif asked:
+            self._turns.prefer(key.namespace, key)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Reconcile it after so many seconds, or earlier if it is asked for earlier."""
@@ -202,9 +217,8 @@ class WorkQueue:
             self._waiting.release()
         if not self._busy[namespace]:
             del self._busy[namespace]
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+        if (asked := self._again.pop(key, None)) is not None:
+            self.add(key, asked=asked)
         if self._closed and not self._running:
             self._idle.set()
 

@@ -136,10 +136,11 @@ def _pod(inputs: ManagedInputs, name: str, defaults: Defaults) -> dict[str, Any]
             {"name": "data", "mountPath": "/data"},
         ],
         "securityContext": pods.CONTAINER_SECURITY,
-        # A Redis that loads its file answers PING with an error: alive, but not ready.
+        # A Redis that loads its file answers PING with an error: alive, but not ready. Each probe starts processes in
+        # the container, some 100 ms of a node's processor: so they are rare. That Redis ends is noticed without them.
         "startupProbe": _exec(["redis-cli", "ping"], period=1, failures=300),
-        "livenessProbe": _exec(["redis-cli", "ping"], period=10, failures=3),
-        "readinessProbe": _exec(["sh", "-c", 'test "$(redis-cli ping)" = PONG'], period=3, failures=2),
+        "livenessProbe": _exec(["redis-cli", "ping"], period=20, failures=3),
+        "readinessProbe": _exec(["sh", "-c", 'test "$(redis-cli ping)" = PONG'], period=10, failures=2),
         **pods.resources(inputs.redis.resources),
     }
     return {

@@ -5,12 +5,13 @@ A change of a condition's status or reason, a new generation, and a decision (wh
 be, where a canary is, what was asked for by annotation) are written at once, together with all figures of that moment.
 Figures and texts alone wait until COUNTER_SECONDS have passed since the last write, so that a rollout of a hundred pods
 is not a hundred writes. What an object passes through on its way while the reason of Ready stays the same waits for
-STEP_SECONDS: one that becomes ready soon is written twice, when it sets out and when it has arrived. A limit per object
-holds for all.
+STEP_SECONDS: one that becomes ready soon is written twice, when it sets out and when it has arrived. In a crowd, that
+is, while what somebody has asked for in its namespace waits for a worker, that it sets out is not worth a write: until
+its next turn it may have arrived. A limit per object holds for all.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ COUNTER_SECONDS: Final = 15.0
 """Between two writes of a status that change only counts or texts."""
 STEP_SECONDS: Final = 5.0
 """Between two writes of which both say that the object is being brought where it should be."""
+_CROWD_SECONDS = 1.0
+"""Until the next turn of an object that sets out in a crowd, if nothing happens to it."""
 _URGENT = ("observedGeneration", "desiredReplicas", "handled", "leader")
 """Fields that change with a decision, not with a count."""
 _COUNTED = ("succeeded", "failed")
@@ -38,13 +41,17 @@ _COUNTED = ("succeeded", "failed")
 class StatusWriter:
     """Knows when each status was written last."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, recorder: Recorder) -> None:
+    def __init__(self, cluster: Cluster, cache: Cache, recorder: Recorder, *, crowded: Callable[[str], bool]) -> None:
+        """`crowded` says of a namespace whether what somebody has asked for waits in it."""
         self._cluster = cluster
         self._cache = cache
         self._recorder = recorder
         self._clock = asyncio.get_running_loop().time
         self._limits = Buckets(burst=20, refill_seconds=3.0)
+        self._crowded = crowded
         self._written_at: dict[Key, float] = {}
+        self._put_off: set[Key] = set()
+        """What has set out in a crowd, and has not had another turn."""
 
     async def write(self, custom: Custom, report: Report, *, now: datetime) -> float | None:
         """Bring the status up to date. Returns after how many seconds to look again, if at all."""
@@ -58,6 +65,8 @@ class StatusWriter:
         if not patch:
             return report.again
         pause = self._written_at.get(custom.key, float("-inf")) + patience(custom.status, patch) - self._clock()
+        if pause <= 0 and self._sets_out_in_a_crowd(custom.key, wanted["conditions"]):
+            pause = _CROWD_SECONDS
         if pause > 0 or (pause := self._limits.take(custom.uid)) > 0:
             return earliest(report.again, pause)
         body = await self._cluster.patch_status(custom.key, uid=custom.uid, patch=patch)
@@ -74,6 +83,14 @@ class StatusWriter:
     def forget(self, key: Key) -> None:
         """The object is gone."""
         self._written_at.pop(key, None)
+        self._put_off.discard(key)
+
+    def _sets_out_in_a_crowd(self, key: Key, conditions: Any) -> bool:
+        if key not in self._put_off and self._crowded(key.namespace) and _way(conditions) is not None:
+            self._put_off.add(key)
+            return True
+        self._put_off.discard(key)
+        return False
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

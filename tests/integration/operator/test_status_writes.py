@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A status is written at once when something has happened, and rarely when only figures change."""
 
+import json
 import time
 from functools import partial
 
 from kubeagents_api.task import TaskRequest
 from tests.integration.operator import manifests
-from tests.integration.operator.conftest import StartWorkers
+from tests.integration.operator.conftest import StartOperator, StartProxy, StartWorkers
 from tests.integration.operator.states import wait_for
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, Object
 from tests.support.eventually import eventually
 from tests.support.operator_process import OperatorProcess
 from tests.support.redis_server import RedisServer
 
 QUEUE = "taskqueue/work"
 COUNTER_SECONDS = 15.0
+CROWD = 60
 
 
 def test_figures_that_change_every_second_are_written_every_15_s(
@@ -60,6 +62,33 @@ def test_the_count_of_replicas_is_right_when_ready_flips(
         cluster.wait(namespace, "agent/worker", "condition=Ready")
         status = cluster.get(namespace, "agent", "worker")["status"]
         assert (status["ready"], status["replicas"]) == (f"{replicas}/{replicas}", replicas)
+
+
+def test_of_many_agents_at_once_the_children_come_before_the_statuses(
+    cluster: Cluster,
+    namespace: str,
+    redis_server: RedisServer,
+    start_operator: StartOperator,
+    start_proxy: StartProxy,
+) -> None:
+    proxy = start_proxy()
+    start_operator(kubeconfig=proxy.kubeconfig, KUBEAGENTS_CONCURRENCY="1").leading()
+    cluster.apply(namespace, manifests.secret(redis_server.url), manifests.queue(), manifests.code())
+    cluster.wait(namespace, QUEUE, "condition=Ready")
+
+    crowd: list[Object] = [manifests.agent(f"crowd-{number}") for number in range(CROWD)]
+    cluster.kubectl("-n", namespace, "create", "-f", "-", input="\n---\n".join(json.dumps(one) for one in crowd))
+    eventually(lambda: _crowd_says_something(cluster, namespace), what="a status of each of them", timeout=60)
+
+    written = [request.plural if "/status" not in request.path else "status" for request in proxy.written()]
+    last_child = len(written) - 1 - written[::-1].index("deployments")
+    before = written[written.index("deployments") : last_child].count("status")
+    assert before <= CROWD / 3, f"{before} statuses before the last child of {CROWD} Agents: {written}"
+
+
+def _crowd_says_something(cluster: Cluster, namespace: str) -> bool:
+    agents = cluster.objects(namespace, "agents")
+    return len(agents) == CROWD and all(one.get("status", {}).get("observedGeneration") for one in agents)
 
 
 def _samples(operator: OperatorProcess) -> float:

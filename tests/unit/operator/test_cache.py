@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
+from kubeagents_api.labels import RESTARTED_AT
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.watched import BY_KIND
@@ -39,6 +40,25 @@ async def test_the_same_version_again_is_no_reason(cache: Cache, changed: list[K
     cache.seen(AGENT, body("echo", version=6, spec=AGENT_SPEC))
 
     assert changed == []
+
+
+async def test_only_what_people_change_is_something_that_they_ask_for(changed: list[Key]) -> None:
+    asked: list[Key] = []
+    cache = Cache(changed.append, asked=asked.append)
+
+    def show(version: int, *, generation: int, restarted: str = "", status: dict[str, int] | None = None) -> None:
+        metadata = {"generation": generation, "annotations": {RESTARTED_AT: restarted}}
+        cache.seen(AGENT, body("echo", version=version, metadata=metadata, spec=AGENT_SPEC, status=status or {}))
+
+    show(1, generation=1)
+    show(2, generation=2)
+    show(3, generation=2, restarted="now")
+    assert (asked, changed) == ([ECHO, ECHO, ECHO], [])
+
+    show(4, generation=2, restarted="now", status={"observedGeneration": 2})
+    cache.seen(DEPLOYMENT, body("echo-agent", version=5, labels=OF_ECHO))
+
+    assert (len(asked), changed) == (3, [ECHO, ECHO])
 
 
 async def test_an_older_version_never_replaces_a_newer_one(cache: Cache) -> None:

@@ -26,6 +26,46 @@ def test_a_namespace_that_has_just_had_its_turn_is_the_last_to_have_another() ->
     assert [turns.take(), turns.take()] == ["b1", "a2"]
 
 
+def test_what_was_put_first_comes_first_but_every_eighth_turn_is_for_the_rest() -> None:
+    turns: Turns[str] = Turns()
+    for number in range(20):
+        turns.put("a", f"later {number}")
+    for number in range(20):
+        turns.put("a", f"first {number}", first=True)
+
+    taken = [turns.take() for _ in range(40)]
+
+    assert taken[:9] == [*(f"first {number}" for number in range(7)), "later 0", "first 7"]
+    assert taken[-18:] == [f"later {number}" for number in range(2, 20)]
+
+
+def test_what_is_preferred_while_it_waits_comes_once_and_first() -> None:
+    turns: Turns[str] = Turns()
+    for word in ("x", "y", "z"):
+        turns.put("a", word)
+    assert not turns.has_first("a")
+
+    turns.prefer("a", "y")
+
+    assert turns.has_first("a")
+    assert turns.waiting("a") == 3
+    assert [turns.take() for _ in range(3)] == ["y", "x", "z"]
+    assert not turns
+
+
+def test_what_is_put_while_a_namespace_is_paused_waits_for_it() -> None:
+    turns: Turns[str] = Turns()
+    turns.put("a", "a1")
+    turns.pause("a")
+    turns.put("a", "a2", first=True)
+    assert not turns
+    assert turns.waiting("a") == 2
+
+    turns.resume("a")
+
+    assert [turns.take(), turns.take()] == ["a2", "a1"]
+
+
 async def test_the_places_of_a_limit_go_to_namespaces_in_turn() -> None:
     limit, order, go = FairLimit(1), list[str](), asyncio.Event()
 

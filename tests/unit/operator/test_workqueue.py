@@ -101,6 +101,36 @@ async def test_a_tenant_that_comes_later_does_not_wait_for_what_is_there(registr
     assert reconcile.calls.index(A) <= 2
 
 
+async def test_what_somebody_has_asked_for_comes_before_what_has_become_of_it(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    queue.add(A)
+    queue.add(B)
+    queue.add_asked(C)
+    queue.add_asked(B)
+    assert queue.crowded("shop")
+    reconcile.go.set()
+
+    async with running(queue, reconcile):
+        await reconcile.until(3)
+
+    assert reconcile.calls == [C, B, A]
+    assert not queue.crowded("shop")
+
+
+async def test_what_is_asked_for_while_it_runs_comes_first_again(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    async with running(queue, reconcile):
+        queue.add(A)
+        await reconcile.until(1)
+        queue.add(B)
+        queue.add_asked(A)
+        queue.add(A)
+        reconcile.go.set()
+        await reconcile.until(3)
+
+    assert reconcile.calls == [A, A, B]
+
+
 async def test_a_key_that_is_added_while_it_runs_runs_once_more_and_never_twice_at_a_time(
     registry: CollectorRegistry,
 ) -> None:
