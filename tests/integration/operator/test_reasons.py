@@ -7,6 +7,7 @@ What needs containers that really run (crash loops, images that cannot be pulled
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -88,6 +89,35 @@ def test_a_redis_that_does_not_answer_stalls_queue_and_agent(
     wait_for(cluster, namespace, "taskqueue/work", "Ready", status="False", reason="RedisUnreachable")
     wait_for(cluster, namespace, AGENT, "QueueConnected", status="False", reason="RedisUnreachable")
     wait_for(cluster, namespace, AGENT, "Stalled", status="True", reason="RedisUnreachable")
+
+    # Pods without their queue are not ready. That is a symptom, and no reason.
+    eventually(lambda: cluster.ready_pods(namespace, OURS), what="a pod")
+    [pod] = cluster.ready_pods(namespace, OURS)
+    unready = '{"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}]}}'
+    cluster.kubectl("-n", namespace, "patch", "pod", pod, "--subresource=status", "--type=strategic", "-p", unready)
+    wait_for(cluster, namespace, AGENT, "Available", status="False", reason="RedisUnreachable")
+    assert condition(cluster, namespace, AGENT, "Stalled")["reason"] == "RedisUnreachable"
+
+
+def test_a_pod_that_runs_and_does_not_become_ready_is_named_after_the_deadline(
+    base: None, cluster: Cluster, namespace: str, start_workers: StartWorkers
+) -> None:
+    start_workers("worker")
+    cluster.apply(namespace, manifests.agent(progressDeadlineSeconds=10))
+    cluster.wait(namespace, AGENT, "condition=Ready")
+
+    [pod] = cluster.ready_pods(namespace, OURS)
+    unready = '{"status": {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": "%s"}]}}'
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    cluster.kubectl(
+        "-n", namespace, "patch", "pod", pod, "--subresource=status", "--type=strategic", "-p", unready % now
+    )
+    wait_for(cluster, namespace, AGENT, "Ready", status="False", reason="RollingOut")
+    found = wait_for(cluster, namespace, AGENT, "Stalled", status="True", reason="ProgressDeadlineExceeded")
+    assert f"pod {pod} is not ready" in found["message"]
+
+    cluster.kubectl("-n", namespace, "delete", "pod", pod)
+    wait_for(cluster, namespace, AGENT, "Ready", status="True")
 
 
 def test_a_wrong_password_is_no_matter_of_time(

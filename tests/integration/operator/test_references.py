@@ -14,6 +14,8 @@ from tests.support.kstatus import kstatus
 from tests.support.operator_process import OperatorProcess
 from tests.support.redis_server import RedisServer
 
+AT_ONCE = 10.0
+"""Seconds in which no retry and no deadline could have been the reason, on a slow machine."""
 CONFIG_HASH = "kubeagents.dev/config-hash"
 TOKEN = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "model", "key": "key"}}}
 TONE = {"name": "TONE", "valueFrom": {"configMapKeyRef": {"name": "tones", "key": "tone", "optional": True}}}
@@ -124,6 +126,41 @@ def test_what_is_missing_stalls_after_the_deadline_and_its_arrival_ends_that(
 
     cluster.apply(namespace, model(key="one"))
     wait_for(cluster, namespace, "agent/worker", "Stalled", status="False")
+
+
+def test_a_missing_queue_is_a_reason_and_its_arrival_is_noticed_at_once(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, operator: OperatorProcess
+) -> None:
+    cluster.apply(namespace, manifests.code(), manifests.agent(), central())
+    for target in ("agent/worker", "centralagent/front"):
+        missing = wait_for(cluster, namespace, target, "Ready", status="False", reason="DependencyNotFound")
+        assert 'TaskQueue "work": does not exist' in missing["message"]
+    assert not cluster.objects(namespace, "deployments")
+
+    cluster.apply(namespace, manifests.queue())
+    for target in ("agent/worker", "centralagent/front"):
+        wait_for(cluster, namespace, target, "Ready", status="False", reason="DependencyNotReady", seconds=AT_ONCE)
+    cluster.apply(namespace, manifests.secret(redis_server.url))
+    eventually(lambda: deployed(cluster, namespace, "worker-agent"), what="a Deployment", timeout=AT_ONCE)
+    eventually(lambda: deployed(cluster, namespace, "front-central"), what="another one", timeout=AT_ONCE)
+
+
+def test_a_central_agent_that_comes_and_goes_is_noticed_by_the_schedules_of_its_queue(
+    base: None, cluster: Cluster, namespace: str
+) -> None:
+    poll = {"name": "poll", "everySeconds": 3600, "task": {"type": "poll"}}
+    cluster.apply(namespace, manifests.queue(schedules=[poll]))
+    found = wait_for(cluster, namespace, "taskqueue/work", "SchedulesServed", status="False", reason="NoCentralAgent")
+    assert "spec.queueRefs" in found["message"]
+
+    cluster.apply(namespace, central())
+    wait_for(cluster, namespace, "taskqueue/work", "SchedulesServed", status="True", seconds=AT_ONCE)
+    cluster.apply(namespace, central(suspend=True))
+    wait_for(cluster, namespace, "taskqueue/work", "SchedulesServed", status="False", seconds=AT_ONCE)
+    cluster.apply(namespace, central(suspend=False))
+    wait_for(cluster, namespace, "taskqueue/work", "SchedulesServed", status="True", seconds=AT_ONCE)
+    cluster.kubectl("-n", namespace, "delete", "centralagent/front")
+    wait_for(cluster, namespace, "taskqueue/work", "SchedulesServed", status="False", seconds=AT_ONCE)
 
 
 def _message(cluster: Cluster, namespace: str, target: str) -> str:

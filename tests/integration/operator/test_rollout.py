@@ -2,6 +2,7 @@
 """Canaries: a new version on a part of the replicas first. Only the pods are played, not the workers and the tasks."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ OURS = "kubeagents.dev/name=worker"
 AGENT = "agent/worker"
 STABLE, CANARY = "worker-agent", "worker-agent-canary"
 TWO_STEPS = {"steps": [{"percent": 25, "pauseSeconds": 0}, {"percent": 50, "pauseSeconds": 0}], "minTasks": 10}
+COUNTER_SECONDS = 15.0
 WAITING = {"steps": [{"percent": 25}], "minTasks": 0}
 
 pytestmark = pytest.mark.timeout(180)
@@ -220,6 +222,30 @@ def test_a_step_without_a_pause_waits_for_somebody_to_promote_it(enter: Enter) -
     stage.says("CanaryWaiting")
     stage.annotate("promote", "second")
     stage.settles({STABLE: ("2", 4)}, "the new version everywhere")
+
+
+def test_the_counts_of_a_canary_are_written_every_15_s(enter: Enter) -> None:
+    stage = enter(rollout={"steps": [{"percent": 25}], "minTasks": 100_000})
+    stage.apply("2")
+    eventually(lambda: stage.rollout().get("stepStartedAt"), what="a step that waits for tasks")
+
+    def writes() -> float:
+        return stage.operator.metric("kubeagents_operator_api_writes_total", kind="Agent", verb="status")
+
+    def counted() -> int:
+        found: int = stage.rollout().get("succeeded", 0)
+        return found
+
+    def more_than(before: int) -> bool:
+        stage.submit(20)
+        return counted() > before
+
+    first = counted()
+    eventually(lambda: more_than(first), what="tasks of the new version", timeout=40)
+    began, before, seen = time.monotonic(), writes(), counted()
+    eventually(lambda: more_than(seen), what="more of them", timeout=40, every=0.5)
+    passed = time.monotonic() - began
+    assert writes() - before <= passed / COUNTER_SECONDS + 1
 
 
 def test_a_killed_operator_goes_on_where_it_was(enter: Enter) -> None:
