@@ -241,7 +241,12 @@ class WorkQueue:
             self._metrics.seconds.labels(key.kind).observe(self._loop.time() - started)
 
     def _failed(self, key: Key, error: Exception) -> None:
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        failures = self._failures.get(key, 0)
+        if not failures or key not in self._delayed:
+            failures += (
+                1  # else an event has asked for this try, before its time: it tells nothing about how long to wait
+            )
+        self._failures[key] = failures
         delay = self._backoff.delay(failures)
         fields = {"object": str(key), "failures": failures}
         if isinstance(error, TemporaryError):

@@ -2,6 +2,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -266,6 +267,28 @@ async def test_what_fails_is_tried_again_until_it_succeeds(registry: CollectorRe
     assert registry.get_sample_value(
         "kubeagents_operator_reconciles_total", {"kind": "Agent", "outcome": "error"}
     ) == pytest.approx(3)
+
+
+async def test_failures_of_tries_that_events_ask_for_do_not_lengthen_the_backoff(registry: CollectorRegistry) -> None:
+    backoff = Backoff(initial=2, longest=1000, jitter=0)
+    queue = WorkQueue(metrics=QueueMetrics(registry), concurrency=1, backoff=backoff)
+    tries = 0
+
+    async def reconcile(key: Key) -> float | None:
+        nonlocal tries
+        tries += 1
+        if tries <= 10:
+            raise TemporaryError("the API server is away")
+        return None
+
+    async def tried(times: int) -> bool:
+        return tries == times and not queue.running
+
+    async with running(queue, reconcile), asyncio.timeout(20):
+        for times in range(1, 11):
+            queue.add(A)  # an event
+            await eventually_async(partial(tried, times), what=f"try {times}")
+        await eventually_async(partial(tried, 11), what="the try after the first backoff", timeout=10)
 
 
 async def test_a_defect_in_one_reconcile_does_not_end_the_others(
