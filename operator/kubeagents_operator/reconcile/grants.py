@@ -12,6 +12,7 @@ CentralAgent, as long as `spec.allowedNamespaces` of the TaskQueue names that na
 - What is not granted does not count: not as a taker of tasks, nor as one who serves schedules.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 from kubeagents_api.conditions import Reason
@@ -20,6 +21,9 @@ from kubeagents_operator.observed import Custom
 from kubeagents_operator.reconcile.base import Tools
 from kubeagents_operator.sampler import Trouble
 from kubeagents_operator.watched import SECRET
+
+_REMEMBERED = 1024
+"""URLs."""
 
 
 def granted(queue: Custom | None, namespace: str) -> bool:
@@ -52,13 +56,14 @@ class ForeignUrls:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._known: dict[tuple[Name, str], tuple[str, str]] = {}
-        """Secret and key -> digest and value, both as in the Secret: encoded."""
+        self._known: OrderedDict[tuple[Name, str], tuple[str, str]] = OrderedDict()
+        """Secret and key -> digest and value, both as in the Secret: encoded. Those that were used last."""
 
     async def read(self, secret: Name, key: str, *, digest: str) -> str | None:
         """The encoded value of the key; None if it is gone. Raises ApiUnavailableError."""
         known = self._known.get((secret, key))
         if known is not None and known[0] == digest:
+            self._known.move_to_end((secret, key))
             return known[1]
         body = await self._tools.cluster.get(SECRET, secret.namespace, secret.name)
         value: str | None = ((body or {}).get("data") or {}).get(key)
@@ -66,4 +71,7 @@ class ForeignUrls:
             self._known.pop((secret, key), None)
             return None
         self._known[secret, key] = (digest, value)
+        self._known.move_to_end((secret, key))
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
         return value
