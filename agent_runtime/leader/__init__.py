@@ -21,15 +21,17 @@ A leader may act only while nobody else can. Each successful write of the Lease 
     trusted until = when the attempt STARTED + renew deadline        renew deadline = 2/3 of the lease duration
 
 The start of the attempt, not its answer, because the answer may have been on its way for long. `is_leader` compares the
-window with the clock each time it is asked, so a process that was frozen (SIGSTOP, a paused VM, a blocked event loop)
-sees that it leads no more with its very next question, before any timer has fired. The last third of the duration is
-the margin for a request that was sent just before the window closed.
+window with the clock each time it is asked, so a process that was frozen (SIGSTOP, a machine that was asleep, a blocked
+event loop) sees that it leads no more with its very next question, before any timer has fired. The last third of the
+duration is the margin for a request that was sent just before the window closed.
 
 # Whose clock
 
-Only the local monotonic one, so skewed clocks do no harm. A candidate does not compare `renewTime` with its own time:
-it watches whether the Lease *changes*, and takes it when it has not for the whole duration that is written in it, since
-the candidate first saw it so. `renewTime` is written for people and for observers.
+Only the local monotonic one, so skewed clocks do no harm. It goes on while the machine is asleep; whether it does while
+a hypervisor has paused the machine is the hypervisor's choice, and fencing (below) is for those where it does not. A
+candidate does not compare `renewTime` with its own time: it watches whether the Lease *changes*, and takes it when it
+has not for the whole duration that is written in it, since the candidate first saw it so. `renewTime` is written for
+people and for observers.
 
 # Fencing
 

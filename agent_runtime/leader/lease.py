@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -119,7 +120,7 @@ class LeaseElector:
         self._name = name
         self._create = create
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._clock = clock if clock is not None else asyncio.get_running_loop().time
+        self._clock = clock if clock is not None else _since_boot
         self._task: asyncio.Task[None] | None = None
         self._leading = asyncio.Event()
         self._lost = asyncio.Event()
@@ -374,6 +375,11 @@ class LeaseElector:
         if trouble is not None and trouble != self._trouble:
             _log.warning("%s: %s", self, trouble)
         self._trouble = trouble
+
+
+def _since_boot() -> float:
+    """Monotonic seconds. On Linux those in which the machine was asleep count, unlike in those of the event loop."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _spec(lease: Lease | None) -> dict[str, Any]:
