@@ -72,9 +72,9 @@ class Children:
         wanted = {*keeping, *((manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests)}
         for (kind, name), child in list(self._cache.children(owner.key).items()):
             if (kind, name) not in wanted and child.owner_uid == owner.uid and not child.deleting:
-                await self._cluster.delete(BY_KIND[kind], owner.key.namespace, name, uid=child.uid)
                 settled.pop(f"{kind} {name}", None)
-                changes.removed.append(f"{kind} {name}")
+                if await self._cluster.delete(BY_KIND[kind], owner.key.namespace, name, uid=child.uid):
+                    changes.removed.append(f"{kind} {name}")
 
     def forget(self, key: Key) -> None:
         """The custom resource is gone, and its children with it."""

@@ -131,13 +131,14 @@ class Cluster:
             content_type="application/strategic-merge-patch+json",
         )
 
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
-        """Delete an object, if it is still the one with that uid."""
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> bool:
+        """Delete an object, if it is still the one with that uid. Returns whether it was there."""
         body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         self._lead_or_raise()
         answer = await self._request("DELETE", resource.path(namespace, name), kind=resource.kind, body=body)
         if answer is not None:
             self._metrics.writes.labels(resource.kind, "delete").inc()
+        return answer is not None
 
     async def patch_status(self, key: Key, *, uid: str, patch: Mapping[str, Any]) -> Object:
         """Merge-patch the status of a custom resource, if it is still the one with that uid."""

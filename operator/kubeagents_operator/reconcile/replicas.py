@@ -120,6 +120,7 @@ class Replicas:
             again=earliest(decision.again, removal.again, marking.again, _LOOK_SECONDS if cold else None),
             verdict=verdict,
             busy=removal.busy,
+            why=decision.why,
         )
 
     def forget(self, key: Key) -> None:

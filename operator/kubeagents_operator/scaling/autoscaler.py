@@ -81,6 +81,8 @@ class Decision:
     wanted: int
     again: float | None = None
     """Seconds after which another one may be due though nothing happens."""
+    why: str = ""
+    """The figures that it was made by, as text for people; empty if there were none."""
 
 
 class Autoscaler:
@@ -104,7 +106,7 @@ class Autoscaler:
         left = settings.max_queue_seconds - situation.oldest_age
         if demand.oldest_at is not None and left > 0:
             made = _by(made, left)
-        return replace(made, wanted=wanted)
+        return replace(made, wanted=wanted, why=_figures(situation))
 
     def blind(self, key: object, settings: Autoscaling, *, current: int) -> Decision:
         """The decision while the queue cannot be asked: what there is stays, within the limits."""
@@ -149,6 +151,13 @@ def _last(history: History, situation: Situation, made: Decision, *, now: float)
         return made
     left = history.idle_since + situation.settings.idle_seconds - now
     return Decision(0) if left <= 0 else _by(replace(made, wanted=1), left)
+
+
+def _figures(situation: Situation) -> str:
+    demand, age = situation.demand, situation.oldest_age
+    wait = f"{demand.waiting} task{' waits' if demand.waiting == 1 else 's wait'}"
+    late = f" (the oldest for {age:.0f} s)" if age > situation.settings.max_queue_seconds else ""
+    return f"{wait}{late}, {demand.running} {'runs' if demand.running == 1 else 'run'}"
 
 
 def _by(made: Decision, seconds: float) -> Decision:

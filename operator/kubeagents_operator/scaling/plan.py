@@ -31,6 +31,8 @@ class ReplicaPlan:
     """Why the Agent is not where it should be, if nothing worse is the matter than pods on their way."""
     busy: tuple[str, ...] = ()
     """Pods that are to go and still work."""
+    why: str = ""
+    """By which figures it was decided, if the operator decides."""
 
 
 def deferred(busy: Sequence[str]) -> Verdict:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status of an Agent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -105,7 +105,25 @@ def report(state: AgentState, previous: Previous, *, now: datetime) -> Report:
         "version": previous.fields.get("version") if pods.waiting() else state.image,
     }
     looks = state.canary.again if state.canary is not None else None
-    return Report(verdict, facts, fields, again=earliest(again, state.plan.again, looks, verdict.again))
+    notes = tuple(_of_replicas(state.plan, previous))
+    return Report(verdict, facts, fields, again=earliest(again, state.plan.again, looks, verdict.again), notes=notes)
+
+
+def _of_replicas(plan: ReplicaPlan, previous: Previous) -> Iterator[tuple[str, str]]:
+    """What to tell of a new number of replicas. Of a new `spec.replicas`, the Deployment's Events tell."""
+    before, now = previous.fields.get("desiredReplicas"), plan.wanted
+    if before is None or before == now:
+        return
+    autoscaled = next((one for one in plan.facts if one.type is ConditionType.AUTOSCALED), None)
+    why = f": {plan.why}" if plan.why else ""
+    if now == 0:
+        yield "ScaledToZero", f"from {before} to no replicas; tasks can be submitted and wait"
+    elif autoscaled is None:
+        return
+    elif before == 0 and autoscaled.reason is Reason.COLD_STARTING:
+        yield "Woken", f"from no replicas to {now}{why}"
+    else:
+        yield "ScalingUp" if now > before else "ScalingDown", f"from {before} to {now} replicas{why}"
 
 
 def _heartbeats(state: AgentState, previous: Previous, now: datetime) -> tuple[Fact, float | None]:

@@ -59,7 +59,6 @@ def news(previous: Previous, report: Report) -> Iterator[News]:
     yield from _of_dead(previous, facts.get(ConditionType.DEAD_LETTERING))
     yield from _of_backlog(previous, facts.get(ConditionType.BACKLOGGED))
     yield from _of_leader(previous, report.fields, facts.get(ConditionType.LEADER_ELECTED))
-    yield from _of_replicas(previous, report.fields, autoscaled=facts.get(ConditionType.AUTOSCALED))
     for type_ in (ConditionType.READY, ConditionType.AUTOSCALED):
         if (found := facts.get(type_)) is not None and found.reason is Reason.SCALING_DEFERRED_BUSY:
             before = previous.fact(type_)
@@ -117,18 +116,6 @@ def _of_leader(previous: Previous, fields: Mapping[str, Any], elected: Fact | No
         yield News("LeaderElected", f"pod {leader} leads (term {fields.get('leaseTransitions')})")
     elif leader is None and before is not None and elected.status == "False":
         yield News("LeaderLost", f"pod {before} leads no more: {elected.message}", warns=True)
-
-
-def _of_replicas(previous: Previous, fields: Mapping[str, Any], *, autoscaled: Fact | None) -> Iterator[News]:
-    before, now = previous.fields.get("desiredReplicas"), fields.get("desiredReplicas")
-    if before is None or now is None or before == now:
-        return
-    if now == 0:
-        yield News("ScaledToZero", f"from {before} to no replicas; tasks can be submitted and wait")
-    elif before == 0 and autoscaled is not None and autoscaled.reason is Reason.COLD_STARTING:
-        yield News("Woken", f"tasks wait: from no replicas to {now}")
-    elif autoscaled is not None:
-        yield News("ScalingUp" if now > before else "ScalingDown", f"from {before} to {now} replicas")
 
 
 def _same(one: Fact, other: Fact | None) -> bool:

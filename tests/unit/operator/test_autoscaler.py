@@ -195,6 +195,18 @@ def test_a_pause_keeps_what_there_is_and_what_was_needed_before_it_goes_after_it
     assert life.see(1, demand(waiting=100, paused=True)).wanted == 3
 
 
+@pytest.mark.parametrize(
+    ("seen", "figures"),
+    [
+        (situation(demand(waiting=12, running=1)), "12 tasks wait, 1 runs"),
+        (situation(demand(waiting=1, running=0)), "1 task waits, 0 run"),
+        (situation(demand(waiting=2, running=3), age=31.2), "2 tasks wait (the oldest for 31 s), 3 run"),
+    ],
+)
+def test_a_decision_has_the_figures_that_it_was_made_by(seen: Situation, figures: str) -> None:
+    assert Autoscaler().decide("agent", seen, now=0.0).why == figures
+
+
 def test_agents_do_not_share_their_windows() -> None:
     autoscaler = Autoscaler()
     busy, idle = situation(demand(waiting=40), current=5), situation(demand(), current=5)

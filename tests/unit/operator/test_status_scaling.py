@@ -95,16 +95,17 @@ def test_which_changes_of_the_replicas_are_news(
     before: int | None, after: int, autoscaled: bool, expected: list[str]
 ) -> None:
     facts = (fact(),) if autoscaled else ()
-    made = of(replace(HEALTHY, plan=ReplicaPlan(wanted=after, kept=after, facts=facts)))
-    old = {**status(made), "desiredReplicas": before}
-    assert [one.reason for one in news(Previous(old), made)] == expected
+    state = replace(HEALTHY, plan=ReplicaPlan(wanted=after, kept=after, facts=facts))
+    made = of(state, {**status(of(state)), "desiredReplicas": before})
+    assert [reason for reason, _ in made.notes] == expected
 
 
 def test_a_task_that_ends_a_sleep_is_news() -> None:
-    plan = ReplicaPlan(wanted=2, kept=2, facts=(fact(cold=True),))
-    made = of(replace(HEALTHY, plan=plan))
-    assert [one.reason for one in news(Previous({**status(made), "desiredReplicas": 0}), made)] == ["Woken"]
-    assert [one.reason for one in news(Previous({**status(made), "desiredReplicas": 1}), made)] == ["ScalingUp"]
+    plan = ReplicaPlan(wanted=2, kept=2, facts=(fact(cold=True),), why="9 tasks wait, 0 run")
+    state = replace(HEALTHY, plan=plan)
+    zero, one = ({**status(of(state)), "desiredReplicas": before} for before in (0, 1))
+    assert of(state, zero).notes == (("Woken", "from no replicas to 2: 9 tasks wait, 0 run"),)
+    assert of(state, one).notes == (("ScalingUp", "from 1 to 2 replicas: 9 tasks wait, 0 run"),)
 
 
 def test_busy_pods_that_hold_up_a_scale_down_are_news_once() -> None:
