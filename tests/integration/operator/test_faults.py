@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong between the operator and the API server: the end state is right, and nothing is done twice."""
 
+import random
+import time
+
 import pytest
 
 from tests.integration.operator import manifests
@@ -56,6 +59,68 @@ def test_each_write_may_fail_in_its_own_way(
     assert set(proxy.created().values()) == {1}
     assert len(proxy.created()) >= len(ONCE) * 3
     assert not [line for line in operator.lines if "traceback" in line]
+
+
+STORM = [*ONCE.values(), Fault(status=429), Fault(status=504), Fault(status=401, page="<html>Log in</html>")]
+"""What becomes of requests in a storm."""
+
+
+def test_in_a_storm_of_refusals_every_change_arrives_and_nothing_is_done_twice(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator, start_proxy: StartProxy
+) -> None:
+    """Each second request fails, reads and watches included, in one way or another; those for the Lease do not."""
+    names = [f"agent-{number}" for number in range(6)]
+    dice = random.Random(5)
+    proxy = start_proxy()
+
+    def strike(request: Request) -> Fault | None:
+        of_namespace = f"/namespaces/{namespace}/" in request.path and request.plural != "leases"
+        return dice.choice(STORM) if of_namespace and dice.random() < 0.5 else None
+
+    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+    proxy.fault = strike
+    setup(cluster, namespace, redis_server, *(manifests.agent(name) for name in names))
+    for name in names:
+        eventually(lambda name=name: available(cluster, namespace, name), what=f"{name} is available", timeout=120)  # type: ignore[misc]
+    before = {one["metadata"]["uid"] for one in cluster.objects(namespace, "pods")}
+
+    for name in names:
+        cluster.kubectl("-n", namespace, "scale", f"agent/{name}", "--replicas=2")
+    proxy.end_watches(code=410)
+
+    def scaled() -> bool:
+        found = cluster.objects(namespace, "deployments")
+        return [one["status"].get("readyReplicas") for one in found] == [2] * len(names)
+
+    eventually(scaled, what="each has two replicas", timeout=120)
+    assert {one["metadata"]["generation"] for one in cluster.objects(namespace, "deployments")} == {2}, "scaled once"
+    assert before <= {one["metadata"]["uid"] for one in cluster.objects(namespace, "pods")}, "no pod was replaced"
+    assert set(proxy.created().values()) == {1}
+    assert operator.leads()
+    assert not [line for line in operator.lines if "traceback" in line]
+
+
+def test_an_object_is_left_alone_for_as_long_as_the_api_server_says(
+    cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator, start_proxy: StartProxy
+) -> None:
+    proxy = start_proxy()
+    tries: list[float] = []
+
+    def throttle(request: Request) -> Fault | None:
+        if request.plural != "deployments" or not request.of_work:
+            return None
+        tries.append(time.monotonic())
+        return Fault(status=429, retry_after=6) if len(tries) == 1 else None
+
+    proxy.fault = throttle
+    start_operator(kubeconfig=proxy.kubeconfig).leading()
+    setup(cluster, namespace, redis_server, manifests.agent())
+    eventually(lambda: tries, what="the first try")
+    cluster.kubectl("-n", namespace, "scale", "agent/worker", "--replicas=2")  # a reason to look again at once
+
+    eventually(lambda: len(tries) > 1, what="the second try")
+    assert tries[1] - tries[0] >= 6
+    eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available")
 
 
 AT_THE_START: dict[str, Fault] = {

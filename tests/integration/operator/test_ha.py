@@ -120,6 +120,31 @@ def test_a_leader_that_is_stopped_in_order_hands_over_at_once(
 
 
 @pytest.mark.usefixtures("applied")
+def test_a_leader_that_is_stopped_in_order_finishes_its_write_before_it_hands_over(
+    cluster: Cluster, namespace: str, replicas: Replicas
+) -> None:
+    ((first, proxy),) = replicas(1, **LONG)
+    settled(cluster, namespace, replicas=1)
+    held: list[Request] = []
+    holders: list[str] = []
+
+    def hold(request: Request) -> Fault | None:
+        if not _is_deployment(request):
+            return None
+        held.append(request)
+        return Fault(delay=1, after=lambda: holders.append(holder(cluster, namespace)))
+
+    proxy.fault = hold
+    scale(cluster, namespace, 2)
+    eventually(lambda: held, what="the write is under way")
+
+    assert first.stop() == 0
+    assert held[0].status == 200
+    assert holders == [first.instance], "it had the Lease still"
+    assert holder(cluster, namespace) == ""
+
+
+@pytest.mark.usefixtures("applied")
 def test_a_leader_that_is_asked_to_step_down_lets_another_lead_and_stands_by(
     cluster: Cluster, namespace: str, replicas: Replicas
 ) -> None:
