@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         except cluster.ClusterUnavailableError as error:
             print(f"NO KUBERNETES CLUSTER: {error}. The tests on a real cluster did not run.", file=sys.stderr)
             return 1 if os.environ.get("CI") == "true" else 0
-        ended = [_pytest("-m", "not alone", "-n", AT_A_TIME, "--dist", "load", *arguments)]
+        ended = [_pytest("-m", "not alone", "-n", AT_A_TIME, "--dist", "worksteal", *arguments)]
         if ended[0] != INTERRUPTED:
             ended.append(_pytest("-m", "alone", *arguments))
         if not running and "--keep-cluster" not in arguments:
@@ -48,7 +48,7 @@ def outcome(ended: Sequence[int]) -> int:
 
 
 def _pytest(*arguments: str) -> int:
-    command = [sys.executable, "-m", "pytest", "tests/e2e", *arguments]
+    command = [sys.executable, "-m", "pytest", "tests/e2e", "--durations=10", *arguments]
     with subprocess.Popen(command, env={**os.environ, PREPARED: "1"}) as process:
         while True:
             with suppress(KeyboardInterrupt):  # Ctrl-C reaches pytest, too, which then takes its namespaces away

@@ -90,7 +90,11 @@ def tenant(resting: Cluster) -> Iterator[Tenant]:
         resting.kubectl("label", "namespace", namespace, *RESTRICTED)
     made.upgrade("operator.replicas=1")
     yield made
-    print(resting.kubectl("-n", made.system, "logs", "-l", "app.kubernetes.io/component=operator", "--tail=100"))
+    print(
+        resting.kubectl(
+            "-n", made.system, "logs", "-l", "app.kubernetes.io/component=operator", "--tail=100", "--ignore-errors"
+        )
+    )
     for namespace in (made.namespace, made.system):
         resting.kubectl("delete", "namespace", namespace, "--wait=false")
 

@@ -26,6 +26,12 @@ EVERYTHING: dict[str, Any] = {
 }
 """Every field that ends up in a pod spec, and where it is possible, not as the API server stores it."""
 
+REFERENCED: list[Object] = [
+    {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry"}, "stringData": {"token": "x"}},
+    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": "1"}},
+]
+"""What it names and needs. The optional Secret is not there."""
+
 
 def restart_operator(cluster: Cluster) -> None:
     """And wait until the new one has reconciled everything once."""
@@ -55,7 +61,7 @@ def test_a_restarted_operator_writes_nothing(cluster: Cluster, namespace: str) -
         workload.code(),
         workload.agent(),
     )
-    cluster.apply(namespace, workload.agent("full", **EVERYTHING))
+    cluster.apply(namespace, *REFERENCED, workload.agent("full", **EVERYTHING))
     eventually(lambda: cluster.get(namespace, "deployment", "full-agent"), what="the Deployment")
 
     def state() -> dict[str, str]:
