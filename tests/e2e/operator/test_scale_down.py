@@ -61,7 +61,7 @@ def test_the_replica_set_takes_the_idle_pods_and_leaves_the_busy_one(system: Wor
         assert worker(system, task) == busy, "it was still at work when the others had gone"
         assert succeeded_at_once(system.results([task]))
         scale(system, 4)
-        eventually(lambda: len(pods(system)) == 4, what="four pods")
+        eventually(lambda: len(pods(system)) == 4, what="four pods", timeout=90)
 
 
 def test_busy_pods_finish_before_they_go_and_zero_is_reached(system: Workload) -> None:
@@ -101,15 +101,18 @@ def test_an_eviction_lets_a_busy_pod_finish(system: Workload) -> None:
     assert victim in {record["worker"] for record in records}
 
 
-def test_a_drain_of_the_node_loses_no_task(system: Workload) -> None:
+@pytest.mark.parametrize("drain_seconds", [1, 60], ids=["gives back", "finishes"])
+def test_a_drain_of_the_node_loses_no_task(system: Workload, drain_seconds: int) -> None:
     cluster, namespace = system.cluster, system.namespace
-    workload.deploy(cluster, namespace, workload.agent("drained", replicas=2, concurrency=1, drainSeconds=1))
+    agent = workload.agent("drained", replicas=2, concurrency=1, drainSeconds=drain_seconds)
+    workload.deploy(cluster, namespace, agent)
     selector = "kubeagents.dev/kind=Agent,kubeagents.dev/name=drained"
     before = set(cluster.ready_pods(namespace, selector))
     (node,) = {pod["spec"]["nodeName"] for pod in cluster.objects(namespace, "pods", selector)}
-    batch = [{"payload": {"n": n, "seconds": 3}, "agent": "drained"} for n in range(8)]
+    batch = [{"payload": {"n": n, "seconds": 4}, "agent": "drained"} for n in range(8)]
     tasks = system.http.post("/v1/tasks/batch", json={"tasks": batch}).json()["ids"]
     eventually(lambda: system.running() == 2, what="both work")
+    begun = tasks[:2]
     with ThreadPoolExecutor() as threads:
         arguments = ("drain", node, f"--pod-selector={selector}", "--delete-emptydir-data", "--timeout=90s")
         drain = threads.submit(cluster.kubectl, *arguments)
@@ -118,10 +121,14 @@ def test_a_drain_of_the_node_loses_no_task(system: Workload) -> None:
         drain.result()
     assert not before & set(cluster.ready_pods(namespace, selector))
     assert succeeded_at_once(system.results(tasks))
+    if drain_seconds == 60:
+        assert {record["worker"] for record in system.results(begun)} == before, "they finished what they ran"
 
 
 def test_a_rolling_update_under_load_keeps_its_replicas_and_loses_no_task(system: Workload) -> None:
     deploy(system, replicas=3, concurrency=4)
+    long = system.submit(3, seconds=15)
+    eventually(lambda: system.running() == 3, what="the long ones run")
     tasks = system.submit(120, seconds=0.5)
     before = pods(system)
     patch = {"spec": {"env": [{"name": "VERSION", "value": "2"}]}}
@@ -138,7 +145,8 @@ def test_a_rolling_update_under_load_keeps_its_replicas_and_loses_no_task(system
 
     eventually(replaced, what="all pods are of the new version", timeout=180)
     assert fewest == 3
-    assert succeeded_at_once(system.results(tasks))
+    assert succeeded_at_once(system.results([*long, *tasks]))
+    assert {record["worker"] for record in system.results(long)} <= before, "busy pods finished before they went"
     system.cluster.wait(system.namespace, "agent/worker", "condition=Ready")
 
 
