@@ -118,11 +118,12 @@ def plan_shared_removal(
     fewest = max(wanted, sum(one.kept for one in made) - len(made))  # a single replica counts in each of them
     enough = (
         number
-        for number in range(fewest, most)
+        for number in range(fewest, most + 1)
         if all(share >= one.kept for share, one in zip(split(number), made, strict=True))
     )
     return Removal(
-        kept=next(enough, most),
+        # If none fits, the Deployments are on their way to the shares of a step: they choose, as in an update.
+        kept=next(enough, wanted),
         leaving=frozenset[str]().union(*(one.leaving for one in made)),
         staying=frozenset[str]().union(*(one.staying for one in made)),
         marks={name: marks for one in made for name, marks in one.marks.items()},

@@ -209,6 +209,7 @@ def test_the_replicas_of_both_versions_are_lowered_as_far_as_pods_of_both_have_f
     done = crew([ready("c1"), going("c2")], vacated=["c2"])
     assert shared(old, done, 4).kept == 4
     assert shared(crew(EIGHT[0], running={}), done, 4).kept == 8, "the old version keeps its six"
+    assert shared(crew(EIGHT[0]), crew(EIGHT[1][:1]), 7).kept == 7, "a step began: of seven, two are of the new version"
 
 
 def test_all_of_a_single_replica_and_its_canary_go() -> None:
