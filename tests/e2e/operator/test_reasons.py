@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status names what is wrong, says Stalled when it does not heal, and takes it back when it is mended."""
 
+import base64
+
 import pytest
 
 from tests.e2e import workload
@@ -111,18 +113,48 @@ def test_the_events_tell_the_story_once(cluster: Cluster, namespace: str) -> Non
     eventually(told, what="Created, Ready, Scaled, Ready")
 
 
-def test_redis_that_goes_away_is_seen_in_the_queue_and_in_its_agents(cluster: Cluster, namespace: str) -> None:
-    workload.deploy(cluster, namespace, workload.queue(), workload.code(), workload.agent())
-    url = cluster.get(namespace, "secret", "work-redis")["data"]["url"]
+def borrow(cluster: Cluster, namespace: str, *, password: str | None = None) -> None:
+    """Have the queue `borrowed` use the Redis of the queue `work`, as an external one, with that password."""
+    secret = cluster.get(namespace, "secret", "work-redis")["data"]
+    url, right = (base64.b64decode(secret[key]).decode() for key in ("url", "password"))
+    copy = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "copy"}}
     cluster.apply(
         namespace,
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "copy"}, "data": {"url": url}},
+        {**copy, "stringData": {"url": url.replace(right, password or right)}},
         workload.queue("borrowed", redis={"external": {"secretRef": {"name": "copy"}}}),
-        workload.agent("guest", queueRef={"name": "borrowed"}),
+        workload.agent("guest", queueRef={"name": "borrowed"}, progressDeadlineSeconds=10),
     )
+
+
+def test_redis_that_goes_away_is_the_reason_of_the_queue_and_of_its_agents(cluster: Cluster, namespace: str) -> None:
+    workload.deploy(cluster, namespace, workload.queue(), workload.code())
+    borrow(cluster, namespace)
     cluster.wait(namespace, "agent/guest", "condition=Ready")
 
-    cluster.kubectl("-n", namespace, "delete", "taskqueue/work", "agent/worker")
+    cluster.kubectl("-n", namespace, "delete", "taskqueue/work")
     wait_for_reason(cluster, namespace, "taskqueue/borrowed", "RedisUnreachable")
-    cluster.wait(namespace, "agent/guest", "condition=QueueConnected=false")
-    assert read(cluster, namespace, "guest") == "InProgress"
+    wait_for_reason(cluster, namespace, "agent/guest", "RedisUnreachable")
+    assert condition(cluster, namespace, "agent", "guest", "QueueConnected")["status"] == "False"
+    # Its pods are not ready by now, which is no more than a symptom.
+    cluster.wait(namespace, "agent/guest", "condition=Available=false", seconds=60)
+    cluster.wait(namespace, "agent/guest", "condition=Stalled", seconds=60)
+    assert condition(cluster, namespace, "agent", "guest", "Ready")["reason"] == "RedisUnreachable"
+
+    workload.deploy(cluster, namespace, workload.queue())
+    borrow(cluster, namespace)
+    for target in ("taskqueue/borrowed", "agent/guest"):
+        cluster.wait(namespace, target, "condition=Ready")
+    assert read(cluster, namespace, "guest") == "Current"
+
+
+def test_a_wrong_password_is_the_reason_until_it_is_corrected(cluster: Cluster, namespace: str) -> None:
+    workload.deploy(cluster, namespace, workload.queue(), workload.code())
+    borrow(cluster, namespace, password="wrong")  # noqa: S106 - the point of it
+    cluster.wait(namespace, "taskqueue/borrowed", "condition=Stalled")
+    cluster.wait(namespace, "agent/guest", "condition=Stalled", seconds=60)
+    for kind, name in (("taskqueue", "borrowed"), ("agent", "guest")):
+        assert condition(cluster, namespace, kind, name, "Stalled")["reason"] == "RedisAuthFailed"
+
+    borrow(cluster, namespace)
+    for target in ("taskqueue/borrowed", "agent/guest"):
+        cluster.wait(namespace, target, "condition=Ready")
