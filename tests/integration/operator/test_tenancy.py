@@ -8,7 +8,9 @@ import pytest
 
 from kubeagents_api.labels import CONFIG
 from tests.integration.operator import manifests
-from tests.integration.operator.conftest import StartOperator
+from tests.integration.operator.conftest import StartOperator, StartWorkers
+from tests.integration.operator.gates import Gate
+from tests.integration.operator.scaled import submit, until_running
 from tests.support.cluster import Cluster, Object
 from tests.support.eventually import eventually
 from tests.support.operator_process import OperatorProcess
@@ -84,6 +86,34 @@ def test_replicas_over_the_quota_are_cut_and_come_when_there_is_room(
     eventually(lambda: replicas(cluster, namespace).get("b") == 4, what="b has all")
     eventually(lambda: stalled(cluster, namespace, "b") is None, what="b is within the quota")
     assert cluster.get(namespace, "agent", "b")["spec"]["replicas"] == 4, "the operator does not write specs"
+
+
+def test_replicas_that_still_work_are_not_given_to_others(
+    cluster: Cluster,
+    namespace: str,
+    redis_server: RedisServer,
+    start_operator: StartOperator,
+    start_workers: StartWorkers,
+) -> None:
+    start_operator(**quotas(replicas=2)).leading()
+    setup(cluster, namespace, redis_server)
+    gate = Gate()
+    cluster.apply(namespace, manifests.agent(replicas=2, concurrency=1, drainSeconds=600))
+    workers = start_workers("worker", handler=gate.handle, concurrency=1)
+    eventually(lambda: len(workers.consumers) == 2, what="two workers")
+    submit(workers, 2)
+    until_running(workers, 2)
+    cluster.apply(namespace, manifests.agent("late"))
+    eventually(lambda: stalled(cluster, namespace, "late"), what="there is no room for another one")
+
+    cluster.kubectl("-n", namespace, "scale", "agent/worker", "--replicas=1")
+    cluster.wait(namespace, "agent/worker", "jsonpath={.status.desiredReplicas}=1")
+    cluster.kubectl("-n", namespace, "annotate", "agent/late", "their.example/look=again")
+    assert replicas(cluster, namespace) == {"worker": 2, "late": 0}, "both pods of the first one still work"
+
+    gate.open()
+    eventually(lambda: replicas(cluster, namespace) == {"worker": 1, "late": 1}, what="room for the other one")
+    eventually(lambda: stalled(cluster, namespace, "late") is None, what="it is within the quota")
 
 
 @pytest.mark.usefixtures("redis_server")
