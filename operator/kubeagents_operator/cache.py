@@ -7,7 +7,8 @@ writes, so that a reconcile sees what the one before it wrote. They overtake eac
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class Cache:
         self._gone: dict[str, int] = {}
         """Uid and version of the objects that were deleted last: a late answer must not revive them."""
         self._customs: dict[Key, Custom] = {}
+        self._expected: dict[Key, Mapping[str, Any]] = {}
+        """Fields of statuses that are being written by who has just looked at the object."""
         self._children: dict[Key, dict[tuple[str, str], Child]] = {}
         self._pods: dict[Key, dict[str, Pod]] = {}
         self._digests: dict[tuple[str, Name], Digest] = {}
@@ -82,6 +85,15 @@ class Cache:
         return frozenset(self._users.get(Reference(kind, name), ()))
 
     # What feeds it.
+
+    @contextmanager
+    def expecting(self, key: Key, status: Mapping[str, Any]) -> Iterator[None]:
+        """While these fields of its status are written, that they change is no reason to look at it again."""
+        self._expected[key] = status
+        try:
+            yield
+        finally:
+            del self._expected[key]
 
     def keep_only(self, resource: Resource, namespace: str | None, names: set[Name], version: int) -> None:
         """A LIST has shown all objects of a resource as they were at `version`: the others are gone."""
@@ -137,12 +149,18 @@ class Cache:
             return
         if old is None or (old.uid, old.generation, old.asked) != (new.uid, new.generation, new.asked):
             self._asked(new.key)
-        else:
+        elif not self._is_expected(old, new):
             self._changed(new.key)
         if old is None or (old.uid, old.spec, old.deleting) != (new.uid, new.spec, new.deleting):
             left = self._queues(new.key)
             self._refer(new.key, references(new.key, new.spec))
             self._changed_all({*left, *self._queues(new.key), *self._dependents(new.key)})
+
+    def _is_expected(self, old: Custom, new: Custom) -> bool:
+        expected = self._expected.get(new.key)
+        if expected is None or replace(old, version=new.version, status=new.status) != new:
+            return False
+        return all(new.status.get(name) == value for name, value in expected.items())
 
     def _put_child(self, new: Child, owner: Key) -> None:
         siblings = self._children.setdefault(owner, {})

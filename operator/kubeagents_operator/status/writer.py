@@ -69,9 +69,10 @@ class StatusWriter:
             pause = _CROWD_SECONDS
         if pause > 0 or (pause := self._limits.take(custom.uid)) > 0:
             return earliest(report.again, pause)
-        body = await self._cluster.patch_status(custom.key, uid=custom.uid, patch=patch)
+        with self._cache.expecting(custom.key, wanted):
+            body = await self._cluster.patch_status(custom.key, uid=custom.uid, patch=patch)
+            self._cache.seen(BY_KIND[custom.key.kind], body)
         self._written_at[custom.key] = self._clock()
-        self._cache.seen(BY_KIND[custom.key.kind], body)
         # A write that failed is repeated, and has announced nothing.
         for one in news(previous, report):
             announce = self._recorder.warning if one.warns else self._recorder.normal

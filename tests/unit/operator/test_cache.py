@@ -61,6 +61,22 @@ async def test_only_what_people_change_is_something_that_they_ask_for(changed: l
     assert (len(asked), changed) == (3, [ECHO, ECHO])
 
 
+async def test_a_status_that_is_being_written_is_no_reason_to_look_again(cache: Cache, changed: list[Key]) -> None:
+    cache.seen(AGENT, body("echo", version=1, spec=AGENT_SPEC, status={"known": True}))
+    changed.clear()
+
+    with cache.expecting(ECHO, {"replicas": 1, "rollout": None}):
+        cache.seen(AGENT, body("echo", version=2, spec=AGENT_SPEC, status={"known": True, "replicas": 1}))
+        assert changed == []
+        cache.seen(AGENT, body("echo", version=3, spec=AGENT_SPEC, status={"replicas": 2}))
+        assert changed == [ECHO], "somebody else has written another one"
+        cache.seen(AGENT, body("echo", version=4, spec={**AGENT_SPEC, "replicas": 7}, status={"replicas": 1}))
+        assert changed == [ECHO, ECHO], "a change of the spec, that comes with it"
+    cache.seen(AGENT, body("echo", version=5, spec={**AGENT_SPEC, "replicas": 7}, status={}))
+
+    assert changed == [ECHO, ECHO, ECHO], "somebody has taken it away"
+
+
 async def test_an_older_version_never_replaces_a_newer_one(cache: Cache) -> None:
     cache.seen(AGENT, body("echo", version=10, spec={"replicas": 2}))
     cache.seen(AGENT, body("echo", version=9, spec={"replicas": 1}))
