@@ -28,6 +28,8 @@ APPLIED = f"{GROUP}/applied"
 CONFIG = f"{GROUP}/config"
 """Annotation on the pod templates of Agents: the RuntimeConfig of their processes, which the pods mount as a file."""
 
+TEMPLATE_HASH = f"{GROUP}/template-hash"
+"""Annotation on pod templates: a digest of the template, which tells pods of the current one from older ones."""
 REVISION = f"{GROUP}/revision"
 """Annotation on the pod templates of Agents: which version of the Agent it is. It changes with the spec and the code,
 not with a restart or with what the queue says."""

@@ -5,13 +5,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from kubeagents_api.errors import TemporaryError
+from kubeagents_api.labels import TEMPLATE_HASH
 from kubeagents_operator import observed, ownership
 from kubeagents_operator.buckets import Buckets
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.cluster import Cluster, ConflictError, ExistsError, ObjectRefusedError
 from kubeagents_operator.desired.metadata import Manifest
 from kubeagents_operator.keys import Key
-from kubeagents_operator.observed import TEMPLATE_HASH, Body, Child, Custom
+from kubeagents_operator.observed import Body, Child, Custom
 from kubeagents_operator.watched import BY_KIND
 
 

@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digests of what the operator wants, and the part of a live object that is the operator's.
+"""Digests of what the operator wants, and quantities in the form in which the API server stores them."""
 
-What the operator owns of an object is said by the object itself (`ownership`). Cut out of it, it is what was written,
-with the API server's defaults.
-"""
-
-import functools
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from kubeagents_api.labels import FIELD_MANAGER
+from kubeagents_api.labels import TEMPLATE_HASH
 
 _QUANTITY = re.compile(r"^([+-]?[0-9.]+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|)$")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
@@ -32,28 +27,22 @@ def fingerprint(value: Any) -> bytes:
 
 
 def of_desired(manifest: Mapping[str, Any]) -> bytes:
-    """The fingerprint of an object as the operator writes it."""
+    """The fingerprint of an object as the operator writes it.
+
+    A pod template counts by the digest that it carries: that of a version which is read back from the live object has
+    the API server's defaults in it, and is the same nevertheless.
+    """
     body = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
     body["metadata"] = {k: v for k, v in manifest["metadata"].items() if k not in ("name", "namespace")}
+    if (word := _of_template(manifest)) is not None:
+        body["spec"] = {**manifest["spec"], "template": word}
     return fingerprint(body)
 
 
-def cut_out(body: Mapping[str, Any]) -> Any:
-    """The fields of a live object that the operator wrote and that nobody has changed since."""
-    trees = [
-        entry["fieldsV1"]
-        for entry in body["metadata"].get("managedFields") or ()
-        if entry.get("manager") == FIELD_MANAGER and "subresource" not in entry
-    ]
-    return _cut(body, functools.reduce(_union, trees)) if trees else {}
-
-
-def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What either tree owns. One without children owns the value as a whole."""
-    if not one or not other:
-        return {}
-    shared = one.keys() & other.keys()
-    return {**one, **other, **{path: _union(one[path], other[path]) for path in shared if path != "."}}
+def _of_template(manifest: Mapping[str, Any]) -> str | None:
+    template = manifest.get("spec", {}).get("template", {})
+    word: str | None = template.get("metadata", {}).get("annotations", {}).get(TEMPLATE_HASH)
+    return word
 
 
 def digest(texts: Iterable[str | bytes]) -> str:
@@ -103,31 +92,3 @@ def _ordered(value: Any) -> Any:
             items.sort(key=lambda item: orjson.dumps(item, option=orjson.OPT_SORT_KEYS))
         return items
     return value
-
-
-def _cut(value: Any, fields: Mapping[str, Any]) -> Any:
-    """`fields` is a FieldsV1 tree: `f:name` is a field, `k:{...}` a list item by its key, `v:...` one by its value,
-    `.` the thing itself. A tree without children owns the value as a whole."""
-    children = {path: below for path, below in fields.items() if path != "."}
-    if not children:
-        return {} if "." in fields and isinstance(value, Mapping) else value
-    if isinstance(value, Mapping):
-        return {
-            path[2:]: _cut(value[path[2:]], below)
-            for path, below in children.items()
-            if path.startswith("f:") and path[2:] in value
-        }
-    if isinstance(value, list):
-        picks = [(path[:2], orjson.loads(path[2:]), below) for path, below in children.items() if path[:2] in _PICKS]
-        return [cut for item in value for pick in picks for cut in _cut_item(item, *pick)]
-    return value
-
-
-_PICKS = ("v:", "k:")
-
-
-def _cut_item(item: Any, how: str, wanted: Any, below: Mapping[str, Any]) -> list[Any]:
-    """What one path takes of one item of a list. The order of the items stays the live one."""
-    if how == "v:":
-        return [item] if item == wanted else []
-    return [_cut(item, below)] if all(item.get(key, part) == part for key, part in wanted.items()) else []

@@ -17,15 +17,13 @@ from kubeagents_api.labels import (
     OWNER_NAME,
     REVISION,
     STEP_DOWN_ASKED,
+    TEMPLATE_HASH,
     TRACK,
     TRACK_CANARY,
 )
 from kubeagents_operator import fingerprint, ownership
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.ownership import Owned
-
-TEMPLATE_HASH = f"{GROUP}/template-hash"
-"""Annotation on pod templates: a digest of the template, which tells pods of the current one from older ones."""
 
 LEAVING_SINCE = f"{GROUP}/leaving-since"
 """Annotation on pods that are to go: since when. They take no new tasks and go when they have finished."""

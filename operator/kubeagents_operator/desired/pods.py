@@ -5,10 +5,10 @@ from typing import Any
 
 import orjson
 
+from kubeagents_api.labels import TEMPLATE_HASH
 from kubeagents_api.pod import PodSettings, Resources
 from kubeagents_operator.desired.metadata import Owner, common_labels
 from kubeagents_operator.fingerprint import digest, quantity
-from kubeagents_operator.observed import TEMPLATE_HASH
 
 POD_SECURITY: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER_SECURITY: dict[str, Any] = {

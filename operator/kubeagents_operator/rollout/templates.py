@@ -16,10 +16,9 @@ from typing import Any
 import orjson
 
 from kubeagents_api.errors import TemporaryError
-from kubeagents_api.labels import FIELD_MANAGER, REVISION
+from kubeagents_api.labels import FIELD_MANAGER, REVISION, TEMPLATE_HASH
 from kubeagents_operator.cluster import Cluster
 from kubeagents_operator.keys import Key
-from kubeagents_operator.observed import TEMPLATE_HASH
 from kubeagents_operator.watched import DEPLOYMENT
 
 Template = dict[str, Any]

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from kubeagents_api.labels import CONFIG, CONFIG_HASH, RESTART_HASH, REVISION
+from kubeagents_api.labels import CONFIG, CONFIG_HASH, RESTART_HASH, REVISION, TEMPLATE_HASH
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.desired.agent import AgentInputs, children
-from kubeagents_operator.observed import TEMPLATE_HASH
 from tests.unit.operator.objects import DEFAULTS, access, agent_spec, owner
 
 OWNER_REFERENCE = {

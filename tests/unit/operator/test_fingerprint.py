@@ -3,50 +3,25 @@ from typing import Any
 
 import pytest
 
-from kubeagents_api.labels import FIELD_MANAGER
-from kubeagents_operator.fingerprint import cut_out, digest, of_desired, quantity
+from kubeagents_api.labels import TEMPLATE_HASH
+from kubeagents_operator.fingerprint import digest, of_desired, quantity
 
 
-def live(fields: dict[str, Any], **content: Any) -> dict[str, Any]:
-    entry = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": fields}
-    return {"metadata": {"name": "x", "namespace": "n", "managedFields": [entry]}, **content}
+def test_names_are_no_part_of_what_is_wanted() -> None:
+    desired = {"metadata": {"name": "x", "namespace": "n"}, "spec": {"selector": {"a": "b"}}}
 
-
-SERVICE_FIELDS: dict[str, Any] = {
-    "f:spec": {
-        "f:selector": {},
-        "f:ports": {
-            'k:{"port":8080,"protocol":"TCP"}': {".": {}, "f:name": {}, "f:port": {}, "f:protocol": {}},
-        },
-    }
-}
-PORT = {"name": "http", "port": 8080, "protocol": "TCP"}
-
-
-def test_what_is_ours_is_what_was_written() -> None:
-    desired = {"metadata": {"name": "x", "namespace": "n"}, "spec": {"selector": {"a": "b"}, "ports": [PORT]}}
-    port = {**PORT, "targetPort": 8080, "nodePort": 30000}
-    stored = live(
-        SERVICE_FIELDS,
-        spec={"selector": {"a": "b"}, "ports": [port, {"port": 9, "protocol": "UDP"}], "clusterIP": "10.0.0.1"},
-    )
-
-    assert cut_out(stored) == {"spec": {"selector": {"a": "b"}, "ports": [PORT]}}
     assert of_desired(desired) == of_desired({**desired, "metadata": {"name": "y", "namespace": "m"}})
+    assert of_desired(desired) != of_desired({**desired, "spec": {"selector": {"a": "c"}}})
 
 
-def test_what_was_applied_by_an_older_operator_is_ours_too() -> None:
-    stored = live({"f:spec": {"f:replicas": {}}}, spec={"replicas": 1, "paused": True, "other": 1})
-    entry = {"manager": FIELD_MANAGER, "operation": "Update", "fieldsV1": {"f:spec": {"f:paused": {}}}}
-    stored["metadata"]["managedFields"].append(entry)
+def test_a_template_counts_by_its_digest_whatever_form_it_has() -> None:
+    def of(word: str, replicas: int, **rest: Any) -> bytes:
+        template = {"metadata": {"annotations": {TEMPLATE_HASH: word}}, "spec": {"containers": [], **rest}}
+        return of_desired({"metadata": {}, "spec": {"replicas": replicas, "template": template}})
 
-    assert cut_out(stored) == {"spec": {"replicas": 1, "paused": True}}
-
-
-def test_an_empty_structure_of_ours_stays_empty_whatever_others_put_into_it() -> None:
-    fields: dict[str, Any] = {"f:spec": {"f:emptyDir": {".": {}}}}
-
-    assert cut_out(live(fields, spec={"emptyDir": {"medium": "Memory"}})) == {"spec": {"emptyDir": {}}}
+    assert of("a", 1) == of("a", 1, restartPolicy="Always")
+    assert of("a", 1) != of("a", 2)
+    assert of("a", 1) != of("b", 1)
 
 
 def test_the_order_of_merged_lists_is_irrelevant_that_of_plain_ones_is_not() -> None:
@@ -55,10 +30,6 @@ def test_the_order_of_merged_lists_is_irrelevant_that_of_plain_ones_is_not() -> 
 
     assert of([{"name": "a"}, {"name": "b"}]) == of([{"name": "b"}, {"name": "a"}])
     assert of(["a", "b"]) != of(["b", "a"])
-
-
-def test_an_object_that_we_never_applied_has_nothing_of_ours() -> None:
-    assert cut_out({"metadata": {"name": "x"}, "data": {"a": "b"}}) == {}
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,13 @@ import pytest
 
 from kubeagents_api.agent import AgentSpec, RolloutStrategy
 from kubeagents_api.conditions import ConditionType, Reason
-from kubeagents_api.labels import FIELD_MANAGER, RESTART_HASH, REVISION, TRACK
+from kubeagents_api.labels import FIELD_MANAGER, RESTART_HASH, REVISION, TEMPLATE_HASH, TRACK
 from kubeagents_api.task import InstanceInfo
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.desired.agent import AgentInputs, children
 from kubeagents_operator.desired.metadata import Manifest
 from kubeagents_operator.desired.pods import template_hash
 from kubeagents_operator.fingerprint import fingerprint
-from kubeagents_operator.observed import TEMPLATE_HASH
 from kubeagents_operator.rollout import code
 from kubeagents_operator.rollout.deployments import arrange, deployment
 from kubeagents_operator.rollout.machine import Plan
