@@ -5,8 +5,8 @@ They are for people, and best effort: posted in the background, so that no recon
 the same news again counts up instead of filling the list; limited per object, so that one that flaps does not drown the
 others, and for warnings apart, so that a warning is never left out because of what went well before it; and what went
 well is limited per namespace, so that a thousand Agents that are applied at once do not cost two thousand writes more.
-Namespaces take turns, and each may have so much waiting and no more: the news of one are not lost
-among those of another. What is left out is in the log all the same, and is counted in a metric.
+Namespaces take turns, and each may have so much waiting and no more: the news of one are not lost among those of
+another. What is left out is in the log all the same, and is counted in a metric.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Recorder:
         """As many as there are news."""
         self._posted: OrderedDict[tuple[str, str, str], _Posted] = OrderedDict()
         self._limits = Buckets(burst=25, refill_seconds=30.0)
-        """Per object and type. Two canaries of three steps, one after the other, take about 25."""
+        """Per object and type. An Agent with a canary of three steps has some 15 from its creation to the end."""
         self._normal_limit = Buckets(burst=20, refill_seconds=2.0)
 
     def normal(self, owner: Custom, reason: str, note: str) -> None:
@@ -98,8 +98,8 @@ class Recorder:
         level = logging.INFO if type_ == "Normal" else logging.WARNING
         _log.log(level, "%s: %s", owner.key, shown, extra={"object": str(owner.key), "reason": reason})
         namespace = owner.key.namespace
-        crowded = type_ == "Normal" and self._normal_limit.take(namespace) > 0
-        if crowded or self._limits.take((owner.uid, type_)) > 0:
+        too_much = self._limits.take((owner.uid, type_)) > 0
+        if too_much or (type_ == "Normal" and self._normal_limit.take(namespace) > 0):
             self._metrics.dropped.labels("rate").inc()
             return
         if self._news.waiting(namespace) >= _BACKLOG:

@@ -85,6 +85,15 @@ async def test_the_news_of_a_crowd_do_not_cost_another_tenant_his(
     assert dropped == {"rate": 980, "backlog": 820}
 
 
+async def test_what_goes_well_a_hundred_times_leaves_room_for_a_warning(recorder: Recorder, posts: Posts) -> None:
+    for number in range(100):
+        recorder.normal(custom("a"), "Scaled", f"a has {number} replicas")
+    recorder.warning(custom("a"), "CanaryFailed", "the new version was taken back")
+
+    async with posting(recorder, posts, at_least=21):
+        assert "the new version was taken back" in posts.notes
+
+
 async def test_the_same_news_again_count_up(recorder: Recorder, posts: Posts) -> None:
     for _ in range(3):
         recorder.warning(custom("a"), "Stalled", "a is stalled")
