@@ -75,7 +75,7 @@ class AgentReconcile:
             restarted_at=custom.asked.get(RESTARTED_AT) if template is not None else None,
             canary=canary,
         )
-        if awaits_sample(state):
+        if awaits_sample(state, now=tools.now()):
             tools.sampler.poke(queue.key)
         made = report(state, Previous(custom.status, generation=custom.generation), now=tools.now())
         again = await tools.writer.write(custom, made, now=tools.now())

@@ -12,6 +12,9 @@ from kubeagents_operator.status.news import News
 
 LOOK_SECONDS: Final = 2.0
 """Between two looks at the figures of a canary: a sample does not announce them."""
+_YOUNG = timedelta(seconds=60)
+"""For so long after its pods are there, a step is decided by fresh figures: a version that fails does so at once as a
+rule, and fails one attempt after the other while nobody looks. Later, and for days, the usual samples will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Plan:
     news: tuple[News, ...] = ()
     again: float | None = None
     """Seconds after which to decide again, whether or not anything happens."""
+    young: bool = False
+    """A step has just begun: the figures should be fresh."""
 
 
 def advance(state: State, strategy: RolloutStrategy | None, seen: Seen) -> Plan:
@@ -158,6 +163,7 @@ def _try(state: State, strategy: RolloutStrategy, seen: Seen) -> Plan:
         stable=shares.stable(seen.replicas, canary=share if started is not None else before),
         canary=share,
         again=LOOK_SECONDS if seen.replicas else None,
+        young=started is not None and seen.now < started + _YOUNG,
     )
 
 

@@ -23,6 +23,8 @@ class CanaryView:
     fields: Mapping[str, Any] = field(default_factory=dict)
     again: float | None = None
     """Seconds after which to look again."""
+    young: bool = False
+    """A step has just begun: a sample of before the last look is too old."""
 
 
 def view(plan: Plan, strategy: RolloutStrategy | None, *, replicas: int) -> CanaryView:
@@ -30,7 +32,7 @@ def view(plan: Plan, strategy: RolloutStrategy | None, *, replicas: int) -> Cana
     state = plan.state or State()
     verdict = _verdict(state, strategy, replicas=replicas)
     said = _fact(state, verdict) if strategy is not None else None
-    return CanaryView(verdict, said, {"rollout": to_status(plan.state)}, plan.again)
+    return CanaryView(verdict, said, {"rollout": to_status(plan.state)}, plan.again, plan.young)
 
 
 def _verdict(state: State, strategy: RolloutStrategy | None, *, replicas: int) -> Verdict | None:

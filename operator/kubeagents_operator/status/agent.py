@@ -8,6 +8,7 @@ from typing import Final
 
 from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_operator.observed import Pod
+from kubeagents_operator.rollout.machine import LOOK_SECONDS
 from kubeagents_operator.rollout.view import CanaryView
 from kubeagents_operator.scaling.plan import ReplicaPlan
 from kubeagents_operator.status import workload
@@ -207,11 +208,14 @@ def _proof_awaited(fact: Fact, previous: Previous) -> Verdict | None:
     return progressing(Reason.ROLLING_OUT, fact.message)
 
 
-def awaits_sample(state: AgentState) -> bool:
-    """A pod has become ready since the last sample, which therefore says nothing of it."""
+def awaits_sample(state: AgentState, *, now: datetime) -> bool:
+    """A pod has become ready since the last sample, which therefore says nothing of it; or a step of a canary has just
+    begun, of which the last sample is too old."""
     sample = state.queue.sample
     if sample is None or sample.at is None:
         return False
+    if state.canary is not None and state.canary.young and (now - sample.at).total_seconds() >= LOOK_SECONDS:
+        return True
     known = {one.instance for one in sample.instances}
     return any(
         pod.name not in known and pod.ready_since is not None and parse_time(pod.ready_since) >= sample.at

@@ -198,6 +198,19 @@ def test_a_version_whose_tasks_fail_is_taken_back_and_not_tried_again(enter: Ent
     assert "failedRevision" not in stage.rollout()
 
 
+def test_a_step_that_has_just_begun_is_decided_without_waiting_for_the_next_sample(enter: Enter) -> None:
+    stage = enter(rollout=TWO_STEPS)
+    stage.broken.add("2")
+    stage.operator.kill()
+    stage.operator.environment["KUBEAGENTS_SAMPLE_SECONDS"] = "3600"
+    stage.operator.start().leading()
+
+    stage.apply("2")
+    eventually(lambda: stage.rollout().get("stepStartedAt"), what="a step that waits for tasks")
+    stage.submit(100)
+    stage.says("CanaryFailed", status="False")
+
+
 def test_a_version_whose_pods_do_not_come_up_is_taken_back(enter: Enter) -> None:
     stage = enter(rollout=TWO_STEPS, progressDeadlineSeconds=10)
 

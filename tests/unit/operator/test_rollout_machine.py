@@ -301,6 +301,21 @@ def test_a_state_survives_in_the_status(before: State) -> None:
     RolloutStatus.model_validate(status or {})
 
 
+@pytest.mark.parametrize(
+    ("before", "what", "young"),
+    [
+        (TRYING, seen(), False),
+        (TRYING, seen(canary=TWO), True),
+        (replace(STARTED, step_started_at=NOW - timedelta(seconds=59)), seen(canary=TWO), True),
+        (replace(STARTED, succeeded=0), seen(canary=TWO), False),
+        (FAILED, seen(), False),
+        (PROMOTING, seen(canary=FOUR), False),
+    ],
+)
+def test_a_step_is_young_for_a_minute_after_its_pods_are_there(before: State, what: Seen, young: bool) -> None:
+    assert advance(before, STRATEGY, what).young is young
+
+
 def test_a_state_is_reached_once_and_then_kept() -> None:
     """Level-triggered: to decide twice is to decide once."""
     for before, what in ((KNOWN, seen()), (TRYING, seen(canary=TWO)), (FAILED, seen()), (PROMOTING, seen(canary=FOUR))):

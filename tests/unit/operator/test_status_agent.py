@@ -9,6 +9,7 @@ from kubeagents_api.agent import AgentStatus
 from kubeagents_api.conditions import ConditionType, Reason
 from kubeagents_api.task import InstanceInfo, QueueStats
 from kubeagents_operator.consumption import Consumption
+from kubeagents_operator.rollout.view import CanaryView
 from kubeagents_operator.sampler import Sample, Trouble
 from kubeagents_operator.scaling.plan import ReplicaPlan
 from kubeagents_operator.status.agent import AgentState, awaits_sample, report
@@ -211,9 +212,16 @@ def test_a_pod_that_has_become_ready_after_the_sample_is_worth_another_one() -> 
     seen = replace(sample(), at=NOW - timedelta(seconds=3))
     state = replace(queue(seen=seen), pods=replace(HEALTHY.pods, pods=(fresh,)))
 
-    assert awaits_sample(state)
-    assert not awaits_sample(replace(state, queue=QueueState("work", None, replace(seen, at=NOW))))
-    assert not awaits_sample(replace(state, queue=QueueState("work", None, replace(seen, instances=MINE))))
+    assert awaits_sample(state, now=NOW)
+    assert not awaits_sample(replace(state, queue=QueueState("work", None, replace(seen, at=NOW))), now=NOW)
+    assert not awaits_sample(replace(state, queue=QueueState("work", None, replace(seen, instances=MINE))), now=NOW)
+
+
+@pytest.mark.parametrize(("young", "age", "awaited"), [(True, 3, True), (True, 1, False), (False, 14, False)])
+def test_a_step_of_a_canary_that_has_just_begun_is_worth_another_sample(young: bool, age: int, awaited: bool) -> None:
+    state = queue(seen=replace(sample(), at=NOW - timedelta(seconds=age)))
+
+    assert awaits_sample(replace(state, canary=CanaryView(None, None, young=young)), now=NOW) is awaited
 
 
 MINE = (instance("echo-1"),)
