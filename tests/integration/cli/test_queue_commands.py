@@ -171,7 +171,7 @@ def test_schedules_are_shown(cli: Run) -> None:
     shown = lines()
     assert re.search(r"30 2 \* \* \* \(Europe/Berlin\) +active +in \d+[hm]", shown["nightly"])
     assert "suspended" in shown["asleep"]
-    assert cli("get", "queues").out.splitlines()[0].split()[6] == "UNROUTABLE", "its Agent is not there"
+    assert "UNROUTABLE" in cli("get", "queues").out.splitlines()[0].split(), "its Agent is not there"
 
 
 def test_a_task_is_watched_to_its_end(cli: Run) -> None:
