@@ -15,6 +15,11 @@ import redis
 from tests.support.eventually import eventually
 
 STARTUP_SECONDS = 15.0
+PORTS_TRIED = 5
+
+
+class PortTakenError(RuntimeError):
+    """Somebody else listens there: a test that runs at the same time was given the same free port."""
 
 
 def binaries() -> dict[str, Path]:
@@ -73,7 +78,20 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers. Raises RuntimeError, with its log, if it ends instead."""
-        self.port = self.port or free_port()
+        if self.port:
+            self._start()
+            return
+        for _ in range(PORTS_TRIED):
+            self.port = free_port()
+            try:
+                self._start()
+            except PortTakenError:
+                self.kill()
+            else:
+                return
+        raise RuntimeError(f"no port for {self.binary} in {PORTS_TRIED} tries")
+
+    def _start(self) -> None:
         lines = [
             "bind 127.0.0.1",
             f"port {self.port}",
@@ -93,11 +111,17 @@ class RedisServer:
     def _answers(self, client: redis.Redis) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
-            raise RuntimeError(f"{self.binary} has ended: {(self.folder / 'server.log').read_text()}")
+            log = (self.folder / "server.log").read_text()
+            kind = PortTakenError if "Address already in use" in log else RuntimeError
+            raise kind(f"{self.binary} has ended: {log}")
         try:
-            return bool(client.ping())
+            client.ping()
+            answering = client.info("server")["process_id"]
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise AssertionError(f"not yet: {error}") from error
+        if answering != self.process.pid:
+            raise PortTakenError(f"process {answering} answers on port {self.port} in place of {self.binary}")
+        return True
 
     def stop(self) -> None:
         """End it in order."""
