@@ -17,6 +17,7 @@ The same holds while the API server is away: kopf keeps trying, for as long as i
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -44,6 +45,8 @@ STUCK_AFTER = CLIENT_TIMEOUT + 60
 _PAGE = 500
 _RELOGIN_PAUSE = 5.0
 _ERROR_PAUSE = 2.0
+_REFUSAL_TIMEOUT = 5.0
+"""For the text of a refusal: it comes with the headers. If its session is closed before, aiohttp waits on in vain."""
 _KNOWN_TO_KOPF = (401, 403, 404, 429)
 """Statuses below 500 that kopf does right by: it logs in anew, tries again, or ends. All others would end it."""
 _GONE = b'{"type":"ERROR","object":{"code":410}}\n'
@@ -276,14 +279,19 @@ def _response_class(
                 if not watch:
                     raise _list_anew(self.status)
                 self.status = 200
-                self.content = cast("aiohttp.StreamReader", _Ended())
+                self.content = cast("aiohttp.StreamReader", _Ended(self.content))
             elif watch and self.status == 200:
                 self.content = cast("aiohttp.StreamReader", _Events(self.content, self.url, happened, give_up))
             return self
 
+        async def read(self) -> bytes:
+            with _lost_connections():
+                return await super().read()
+
         async def json(self, **options: Any) -> Any:
             if self.status >= 300 or self.url.path not in paths:
-                return await super().json(**options)
+                async with asyncio.timeout(_REFUSAL_TIMEOUT):
+                    return await super().json(**options)
             try:
                 body = orjson.loads(await self.read())
                 body["metadata"]["resourceVersion"]
@@ -304,6 +312,16 @@ def _list_anew(status: int) -> aiohttp.ClientPayloadError:
     return aiohttp.ClientPayloadError(f"not a page of a list (status {status})")
 
 
+@contextmanager
+def _lost_connections() -> Iterator[None]:
+    """To read on from a connection that was closed on this side is a RuntimeError for aiohttp, and kopf would end with
+    it; errors of connections it gets over. It closes all connections of a session when one answer in it is 401."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise aiohttp.ClientConnectionError(str(error)) from error
+
+
 async def _bearable(event: dict[str, Any]) -> bytes:
     """kopf gives up after an error in a stream, unless it is 410 Gone: then it lists anew, which helps against all. The
     others, such as that of an etcd without a leader, may last, so they get a pause."""
@@ -316,16 +334,26 @@ async def _bearable(event: dict[str, Any]) -> bytes:
     return orjson.dumps(event) + b"\n"
 
 
-class _Ended:
-    """The body of a watch's response that is none."""
+class _Body:
+    """Instead of the body of a watch's response; what aiohttp wants of it goes to the one that has come."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+
+class _Ended(_Body):
+    """That of a response that is none."""
 
     async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
         """What kopf calls."""
         yield _GONE
 
 
-class _Events:
-    """The body of a watch's response, from which kopf reads bookmarks instead of events."""
+class _Events(_Body):
+    """That from which kopf reads bookmarks instead of events."""
 
     def __init__(
         self,
@@ -334,7 +362,7 @@ class _Events:
         happened: Happened,
         give_up: Callable[[URL, str], Awaitable[None]],
     ) -> None:
-        self._content = content
+        super().__init__(content)
         self._url = url
         self._happened = happened
         self._give_up = give_up
@@ -342,7 +370,7 @@ class _Events:
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
         """What kopf calls."""
         rest, empty = b"", True
-        async for chunk in self._content.iter_chunked(size):
+        while chunk := await self._read(size):
             *lines, rest = (rest + chunk).split(b"\n")
             version = None
             for line in lines:
@@ -366,8 +394,9 @@ class _Events:
         elif empty:  # kopf opens the next one at once, and that may be as short as this one
             await asyncio.sleep(_ERROR_PAUSE)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._content, name)
+    async def _read(self, size: int) -> bytes:
+        with _lost_connections():
+            return await self._content.read(size)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
