@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -186,6 +187,51 @@ async def test_a_namespace_with_slow_keys_cannot_hold_all_workers(registry: Coll
         await slow.until(10)
     assert slow.calls == crowd, "and keep their order"
     assert slow.most_at_once == 7
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 8, 17])
+async def test_nothing_that_was_added_is_forgotten_and_no_worker_idles_beside_it(
+    registry: CollectorRegistry, concurrency: int
+) -> None:
+    """Keys of some namespaces come, fail, are put off and come again while they run, in a thousand ways."""
+    queue, dice = make(registry, concurrency=concurrency), random.Random(concurrency)
+    keys = [Key("Agent", f"tenant-{number % 4}", f"agent-{number}") for number in range(60)]
+    awaited: set[Key] = set()
+    held, stormy = asyncio.Event(), True
+
+    async def reconcile(key: Key) -> float | None:
+        awaited.discard(key)
+        for _ in range(dice.randrange(4)):
+            await asyncio.sleep(0)
+        if stormy and dice.random() < 0.5:
+            raise TemporaryError("refused", delay=dice.choice([None, 0.002]))
+        await held.wait()
+        return 0.001 if stormy and dice.random() < 0.3 else None
+
+    async def all_done() -> bool:
+        return not (awaited or queue.running or queue.delayed or len(queue))
+
+    async def all_at_work() -> bool:
+        return len(queue.running) == concurrency and len(queue) > 0
+
+    async with running(queue, reconcile):
+        for _ in range(10):
+            held.set()
+            for _ in range(200):
+                key = dice.choice(keys)
+                awaited.add(key)
+                queue.add(key, asked=dice.random() < 0.3)
+                if dice.random() < 0.5:
+                    await asyncio.sleep(0)
+            held.clear()
+            stormy = False
+            for key in keys:
+                awaited.add(key)
+                queue.add(key)
+            await eventually_async(all_at_work, what="each worker has a key", timeout=5, every=0.002)
+            held.set()
+            await eventually_async(all_done, what="nothing is left", timeout=5, every=0.002)
+            stormy = True
 
 
 async def test_what_the_api_server_asks_to_leave_alone_is_not_tried_before_whatever_happens(
