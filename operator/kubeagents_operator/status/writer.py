@@ -7,7 +7,8 @@ Figures and texts alone wait until COUNTER_SECONDS have passed since the last wr
 is not a hundred writes. What an object passes through on its way while the reason of Ready stays the same waits for
 STEP_SECONDS: one that becomes ready soon is written twice, when it sets out and when it has arrived. In a crowd, that
 is, while what somebody has asked for in its namespace waits for a worker, that it sets out is not worth a write: until
-its next turn it may have arrived. A limit per object holds for all.
+its next turn it may have arrived. A limit per object holds for all. A restart begins with the statuses as they are: an
+operator that ends again and again writes no figures alone, but gets on with its decisions.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ _COUNTED = ("succeeded", "failed")
 
 
 class StatusWriter:
-    """Knows when each status was written last."""
+    """Knows when each status was written last, or seen first."""
 
     def __init__(self, cluster: Cluster, cache: Cache, recorder: Recorder, *, crowded: Callable[[str], bool]) -> None:
         """`crowded` says of a namespace whether what somebody has asked for waits in it."""
@@ -62,9 +63,11 @@ class StatusWriter:
             **report.fields,
         }
         patch = _difference(custom.status, wanted)
+        # What this process has not written may have been written a moment ago, by the one before it.
+        written_at = self._written_at.setdefault(custom.key, self._clock())
         if not patch:
             return report.again
-        pause = self._written_at.get(custom.key, float("-inf")) + patience(custom.status, patch) - self._clock()
+        pause = written_at + patience(custom.status, patch) - self._clock()
         if pause <= 0 and self._sets_out_in_a_crowd(custom.key, wanted["conditions"]):
             pause = _CROWD_SECONDS
         if pause > 0 or (pause := self._limits.take(custom.uid)) > 0:

@@ -2,6 +2,7 @@
 """Canaries: a new version on a part of the replicas first. Only the pods are played, not the workers and the tasks."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import pytest
 from agent_runtime.agent import Context, Task
 from kubeagents_api.task import TaskRequest, TaskState
 from tests.integration.operator import manifests
-from tests.integration.operator.conftest import StartOperator, StartWorkers
+from tests.integration.operator.conftest import StartOperator, StartProxy, StartWorkers
 from tests.integration.operator.states import condition, events, wait_for
+from tests.support.api_fault_proxy import Fault, Request
 from tests.support.cluster import Cluster
 from tests.support.eventually import eventually
 from tests.support.fake_workers import FakeWorkers
@@ -265,7 +267,7 @@ def test_the_counts_of_a_canary_are_written_every_15_s(enter: Enter) -> None:
     eventually(lambda: counted() > 0, what="they are shown", timeout=40)
 
 
-def test_a_killed_operator_goes_on_where_it_was(enter: Enter) -> None:
+def test_a_killed_operator_goes_on_where_it_was(enter: Enter, start_proxy: StartProxy) -> None:
     stage = enter(rollout={"steps": [{"percent": 25}, {"percent": 50}], "minTasks": 0})
     stage.apply("2")
     stage.says("CanaryWaiting")
@@ -281,9 +283,18 @@ def test_a_killed_operator_goes_on_where_it_was(enter: Enter) -> None:
 
     stage.operator.kill()
     stage.annotate("promote", "second")
-    stage.operator.start().leading()
-    eventually(lambda: stage.rollout().get("stableRevision") == stage.rollout().get("canaryRevision"), what="promoting")
-    stage.operator.kill()
+    proxy = start_proxy()
+
+    def deadly(request: Request) -> Fault | None:
+        acts = request.is_write and request.plural == "deployments"
+        return Fault(after=stage.operator.running.kill, lose=True) if acts else None
+
+    proxy.fault = deadly
+    direct, stage.operator.kubeconfig = stage.operator.kubeconfig, proxy.kubeconfig
+    assert stage.operator.start().exit_code() == -signal.SIGKILL
+    promoting = stage.rollout()
+    assert promoting["stableRevision"] == promoting["canaryRevision"]
+    stage.operator.kubeconfig = direct
     stage.operator.start().leading()
     stage.settles({STABLE: ("2", 4)}, "the new version everywhere")
     assert stage.reasons().count("CanaryStarted") == 1

@@ -51,6 +51,33 @@ def test_figures_that_change_every_second_are_written_every_15_s(
     wait_for(cluster, namespace, QUEUE, "Suspended", status="True", seconds=10)
 
 
+def test_after_a_restart_other_figures_alone_are_no_reason_to_write(
+    cluster: Cluster,
+    namespace: str,
+    redis_server: RedisServer,
+    start_operator: StartOperator,
+    start_proxy: StartProxy,
+    start_workers: StartWorkers,
+) -> None:
+    proxy = start_proxy()
+    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+    cluster.apply(namespace, manifests.secret(redis_server.url), manifests.queue(), manifests.code())
+    cluster.apply(namespace, manifests.agent())
+    workers = start_workers("worker", concurrency=1)
+    cluster.wait(namespace, "agent/worker", "condition=Ready")
+    workers.do(lambda queue: queue.submit([TaskRequest(payload={"seconds": 600}), TaskRequest(payload={"seconds": 0})]))
+    wait_for(cluster, namespace, QUEUE, "Drained", status="False")
+    eventually(lambda: _status(cluster, namespace).get("running") == 1, what="it runs", timeout=40)
+    operator.stop()
+    workers.do(lambda queue: queue.submit([TaskRequest(payload={"seconds": 0})]))
+
+    before = len(proxy.written())
+    operator.start().leading()
+    eventually(partial(_more_than, operator, 3), what="a few samples")
+    assert [str(one) for one in proxy.written()[before:]] == []
+    eventually(lambda: _status(cluster, namespace).get("depth") == 2, what="the figure of now", timeout=30)
+
+
 def test_the_count_of_replicas_is_right_when_ready_flips(
     cluster: Cluster, namespace: str, redis_server: RedisServer, operator: OperatorProcess, start_workers: StartWorkers
 ) -> None:
