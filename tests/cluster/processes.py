@@ -108,7 +108,10 @@ def _started(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{fields[19]}"
+    # The first thread of a killed process may be a zombie while others of it still hold its sockets.
+    if fields[0] == "Z" and fields[17] == "1":
+        return None
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{fields[19]}"
 
 
 def _reap() -> None:

@@ -1,25 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One server of each kind for the whole session; each test has a queue of its own on it."""
+"""One Redis for the whole session. The tests of the queue have one of each kind of their own."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent_runtime.queue import TaskQueue, open_queue
 from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task_queue import RetryPolicy
 from tests.support.redis_server import RedisServer, binaries
 
-OpenQueue = Callable[..., TaskQueue]
-"""Opens the test's queue; keyword arguments change its configuration. Several calls open several clients of it."""
 
-
-@pytest.fixture(scope="session", params=binaries().items(), ids=lambda item: item[0])
-def redis_binary(request: pytest.FixtureRequest) -> Path:
-    """Each server of this machine."""
-    binary: Path = request.param[1]
-    return binary
+@pytest.fixture(scope="session")
+def redis_binary() -> Path:
+    """One server is enough here: which ones work is what the tests of the queue show."""
+    return next(iter(binaries().values()))
 
 
 @pytest.fixture(scope="session")
@@ -41,25 +36,3 @@ def queue_config(name: str, **changes: object) -> QueueConfig:
         result_ttl_seconds=600,
         max_payload_bytes=1_048_576,
     ).model_copy(update=changes)
-
-
-@pytest.fixture
-async def open_test_queue(redis_server: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[OpenQueue]:
-    """How a test opens its queue, named after it. All are closed at its end."""
-    opened: list[TaskQueue] = []
-
-    def open_it(*, url: str = redis_server.url, **changes: object) -> TaskQueue:
-        opened.append(open_queue(queue_config(request.node.originalname, **changes), url=url))
-        return opened[-1]
-
-    with redis_server.client() as client:
-        client.flushall()
-    yield open_it
-    for queue in opened:
-        await queue.aclose()
-
-
-@pytest.fixture
-def queue(open_test_queue: OpenQueue) -> TaskQueue:
-    """The test's queue with the defaults."""
-    return open_test_queue()

@@ -24,7 +24,7 @@ from tests.support.cluster import Cluster
 from tests.support.control_plane import as_cluster, running_control_plane
 from tests.support.fake_workers import FakeWorkers
 from tests.support.operator_process import OperatorProcess
-from tests.support.redis_server import RedisServer, binaries
+from tests.support.redis_server import RedisServer
 
 StartOperator = Callable[..., OperatorProcess]
 StartProxy = Callable[[], ApiFaultProxy]
@@ -40,12 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in files and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(f"control plane {files.index(item.path) % CONTROL_PLANES}"))
-
-
-@pytest.fixture(scope="session")
-def redis_binary() -> Path:
-    """One server is enough here: which ones work is what the tests of the queue show."""
-    return next(iter(binaries().values()))
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import pytest
 
 from agent_runtime.queue.keys import Keys
 from kubeagents_api.errors import QueueUnavailableError
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import ALICE, BOB, FOREVER, SOON, claim_one, payloads, submit, succeeded, told
+from tests.integration.queue.conftest import OpenQueue
 from tests.integration.queue.load import Load
 from tests.support.eventually import eventually
 from tests.support.redis_cluster import RedisCluster, free_cluster_port, redis_cluster

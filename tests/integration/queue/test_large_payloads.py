@@ -6,8 +6,8 @@ import pytest
 
 from agent_runtime.queue import Failed, Succeeded, TaskQueue
 from kubeagents_api.task import DeadFilter, TaskRequest, TaskState
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import ALICE, NOW, claim_one, submit
+from tests.integration.queue.conftest import OpenQueue
 from tests.support.eventually import eventually_async
 from tests.support.redis_server import RedisServer
 

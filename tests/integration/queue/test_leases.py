@@ -5,7 +5,6 @@ import asyncio
 
 from agent_runtime.queue import TaskQueue
 from kubeagents_api.task import TaskState
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import (
     ALICE,
     BOB,
@@ -19,6 +18,7 @@ from tests.integration.queue.actors import (
     succeeded,
     told,
 )
+from tests.integration.queue.conftest import OpenQueue
 from tests.support.eventually import eventually_async
 
 

@@ -8,8 +8,8 @@ import pytest
 from agent_runtime.queue import Claim, TaskQueue
 from kubeagents_api.errors import DuplicateTaskError
 from kubeagents_api.task import TaskState
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import ALICE, BOB, NOW, claim_one, failed, payloads, submit, succeeded
+from tests.integration.queue.conftest import OpenQueue
 from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy
 

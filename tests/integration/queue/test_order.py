@@ -5,8 +5,8 @@ import random
 
 from agent_runtime.queue import TaskQueue
 from kubeagents_api.task import TaskRequest
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import ALICE, BOB, CAROL, NOW, claim_one, failed, payloads, submit
+from tests.integration.queue.conftest import OpenQueue
 from tests.support.eventually import eventually_async
 
 

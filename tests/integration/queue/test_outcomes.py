@@ -10,8 +10,9 @@ from agent_runtime.queue import Failed, Outcome, TaskQueue, open_queue
 from kubeagents_api.errors import TaskNotFoundError
 from kubeagents_api.task import TaskState
 from kubeagents_api.task_queue import RetryPolicy
-from tests.integration.conftest import OpenQueue, queue_config
+from tests.integration.conftest import queue_config
 from tests.integration.queue.actors import ALICE, BOB, NOW, claim_one, failed, submit, succeeded, tasks
+from tests.integration.queue.conftest import OpenQueue
 from tests.support.eventually import eventually_async
 from tests.support.redis_server import RedisServer
 

@@ -10,7 +10,6 @@ import pytest
 
 from kubeagents_api.errors import QueueAuthError, QueueUnavailableError
 from kubeagents_api.task import TaskState
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import (
     ALICE,
     BOB,
@@ -23,6 +22,7 @@ from tests.integration.queue.actors import (
     succeeded,
     told,
 )
+from tests.integration.queue.conftest import OpenQueue
 from tests.integration.queue.load import Load
 from tests.support.eventually import eventually
 from tests.support.redis_sentinels import MASTER_NAME, Sentinels, replicates, role, sentinels

@@ -11,7 +11,7 @@ import pytest
 from agent_runtime.queue import Outcome, TaskQueue, open_queue
 from kubeagents_api.errors import QueueAuthError, QueueUnavailableError, RedisUrlError
 from kubeagents_api.task import QueueStats, TaskState
-from tests.integration.conftest import OpenQueue, queue_config
+from tests.integration.conftest import queue_config
 from tests.integration.queue.actors import (
     ALICE,
     BOB,
@@ -28,6 +28,7 @@ from tests.integration.queue.actors import (
     tasks,
     told,
 )
+from tests.integration.queue.conftest import OpenQueue
 from tests.support.eventually import eventually, eventually_async
 from tests.support.redis_server import RedisServer, free_port
 

@@ -8,8 +8,8 @@ from collections import Counter
 from agent_runtime.queue import Claim, Outcome, Succeeded, Worker
 from kubeagents_api.task import TaskState
 from kubeagents_api.task_queue import RetryPolicy
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import failed, submit, succeeded
+from tests.integration.queue.conftest import OpenQueue
 
 TASKS = 3000
 WORKERS = 12

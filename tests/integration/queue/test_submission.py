@@ -7,8 +7,8 @@ from pydantic import JsonValue
 from agent_runtime.queue import TaskQueue
 from kubeagents_api.errors import DuplicateTaskError, InvalidTaskError, PayloadTooLargeError
 from kubeagents_api.task import TaskRequest
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import ALICE, NOW, claim_one, payloads, submit, succeeded, tasks
+from tests.integration.queue.conftest import OpenQueue
 
 
 async def test_ids_that_are_made_up_are_unique(queue: TaskQueue) -> None:

@@ -8,8 +8,8 @@ import pytest
 from agent_runtime.queue import TaskQueue
 from kubeagents_api.errors import TaskNotFoundError
 from kubeagents_api.task import TaskState
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import ALICE, FOREVER, NOW, SOON, calls, claim_one, failed, submit, succeeded, told
+from tests.integration.queue.conftest import OpenQueue
 from tests.support.eventually import eventually_async
 from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy

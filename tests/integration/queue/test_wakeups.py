@@ -12,7 +12,6 @@ from agent_runtime.queue import Claim, CordonedError, TaskQueue, Worker
 from agent_runtime.queue.base import Beat
 from agent_runtime.queue.calls import LONGEST_BLOCK_SECONDS
 from agent_runtime.queue.keys import Keys
-from tests.integration.conftest import OpenQueue
 from tests.integration.queue.actors import (
     ALICE,
     BOB,
@@ -26,6 +25,7 @@ from tests.integration.queue.actors import (
     submit,
     succeeded,
 )
+from tests.integration.queue.conftest import OpenQueue
 from tests.support.eventually import eventually_async
 from tests.support.redis_server import RedisServer
 

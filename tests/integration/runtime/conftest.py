@@ -10,17 +10,11 @@ import pytest
 
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, LeaderConfig, QueueConfig
 from tests.integration.conftest import queue_config
-from tests.support.redis_server import RedisServer, binaries
+from tests.support.redis_server import RedisServer
 from tests.support.runtime_process import RuntimeProcess
 
 HANDLERS = Path(__file__).parent / "handlers"
 """Folder of the handlers that the agents run."""
-
-
-@pytest.fixture(scope="session")
-def redis_binary() -> Path:
-    """One server is enough here: which ones work is what the tests of the queue show."""
-    return next(iter(binaries().values()))
 
 
 class System:
