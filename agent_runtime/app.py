@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvloop
 from prometheus_client import CollectorRegistry
 
 from agent_runtime.agent import BatchHandler, Handler, load_batch_handler, load_handler
 from agent_runtime.cancellation import end
+from agent_runtime.event_loop import new_event_loop
 from agent_runtime.queue import TaskQueue, open_queue
 from agent_runtime.telemetry import logs
 from agent_runtime.telemetry.http_server import HttpServer
@@ -70,7 +70,7 @@ def main(environ: Mapping[str, str]) -> int:
                 running = _prepare_agent(config, environ, instance=instance)
             case CentralAgentConfig():
                 running = _prepare_central(config, environ, instance=instance)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             try:
                 runner.run(running)
                 code = 0

@@ -7,9 +7,9 @@ import os
 import sys
 import threading
 
-import uvloop
 from kubernetes.aio.config import ConfigException
 
+from agent_runtime.event_loop import new_event_loop
 from agent_runtime.telemetry import logs
 from kubeagents_api.errors import RuntimeConfigError
 from kubeagents_operator import app, settings
@@ -34,7 +34,7 @@ def main() -> int:
     if not _log.isEnabledFor(logging.DEBUG):
         logging.getLogger("kopf").setLevel(logging.CRITICAL + 1)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             code = runner.run(app.run(configured))
             # A task of a library that does not let itself be cancelled must not keep this process: it has handed over.
             last_resort = threading.Timer(EXIT_SECONDS, os._exit, [code])

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
-
+from agent_runtime.event_loop import new_event_loop
 from agent_runtime.queue import TaskQueue, open_queue
 from kubeagents_api.errors import DuplicateTaskError, QueueUnavailableError
 from kubeagents_api.runtime_config import QueueConfig
@@ -44,7 +43,7 @@ class ProducerOrders:
 
 def run(orders: ProducerOrders) -> None:
     """Submit all batches; begin where the generation before was cut off."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_produce(orders))
 
 

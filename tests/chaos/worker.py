@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-import uvloop
 
+from agent_runtime.event_loop import new_event_loop
 from agent_runtime.queue import Claim, Failed, Outcome, Succeeded, TaskQueue, Worker, open_queue
 from kubeagents_api.errors import QueueUnavailableError
 from kubeagents_api.runtime_config import QueueConfig
@@ -56,7 +56,7 @@ def run(orders: WorkerOrders) -> None:
     """Work until SIGTERM, then finish what is held."""
     if orders.sabotage:
         sabotage.commit(orders.sabotage)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_work(orders))
 
 
