@@ -77,7 +77,11 @@ class Contender:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            ended = self.running.poll()
+            state = "runs" if ended is None else f"has ended with {ended}"
+            error.add_note(f"{self.command[-1]} {state}:\n{self.log.read_text(errors='replace')[-3000:]}")
         self.running.kill()
         self.running.wait()
         self._client.close()

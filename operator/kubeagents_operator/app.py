@@ -105,7 +105,7 @@ class Operator:
         """What was reconciled under that key."""
         self._queue = WorkQueue(metrics=QueueMetrics(self.registry), concurrency=settings.concurrency)
         self._cluster = Cluster(client, may_write=lambda: elector.is_leader, metrics=ApiMetrics(self.registry))
-        self._cache = Cache(changed=self._queue.add, asked=self._queue.add_asked)
+        self._cache = Cache(changed=self._queue.add, asked=self._queue.add_asked, stirred=self._queue.add_soon)
         self._watches = Watches(self._cache, namespaces=settings.watch_namespaces, connect=self._cluster.connection)
         self._recorder = Recorder(self._cluster, instance=settings.instance, metrics=EventMetrics(self.registry))
         self._sampler = Sampler(
@@ -232,6 +232,7 @@ class Operator:
         self._tools.children.forget(key)
         self._tools.writer.forget(key)
         self._tools.quotas.forget(key)
+        self._tools.queue_specs.forget(key)
         if key.kind == "TaskQueue":
             self._task_queues.forget(key)
         elif key.kind == "Agent":

@@ -33,12 +33,20 @@ class _Held(NamedTuple):
 
 
 class Cache:
-    """What the watches have shown. `changed` is called with each key that has to be reconciled, or `asked`, if that is
-    given, where somebody wants something new of it."""
+    """What the watches have shown. `changed` is called with each key that has to be reconciled, or, where they are
+    given, `asked` if somebody wants something new of it, and `stirred` if something has become of its children or pods.
+    """
 
-    def __init__(self, changed: Callable[[Key], None], *, asked: Callable[[Key], None] | None = None) -> None:
+    def __init__(
+        self,
+        changed: Callable[[Key], None],
+        *,
+        asked: Callable[[Key], None] | None = None,
+        stirred: Callable[[Key], None] | None = None,
+    ) -> None:
         self._changed = changed
         self._asked = asked or changed
+        self._stirred = stirred or changed
         self._clock = asyncio.get_running_loop().time
         self._held: dict[str, dict[Name, _Held]] = {resource.kind: {} for resource in WATCHED}
         self._gone: dict[str, int] = {}
@@ -46,6 +54,8 @@ class Cache:
         self._customs: dict[Key, Custom] = {}
         self._expected: dict[Key, Mapping[str, Any]] = {}
         """Fields of statuses that are being written by who has just looked at the object."""
+        self._coming: dict[tuple[Key, str, str], str] = {}
+        """Children that are being written by who is looking at their owner, and the digests of their manifests."""
         self._children: dict[Key, dict[tuple[str, str], Child]] = {}
         self._pods: dict[Key, dict[str, Pod]] = {}
         self._digests: dict[tuple[str, Name], Digest] = {}
@@ -94,6 +104,16 @@ class Cache:
             yield
         finally:
             del self._expected[key]
+
+    @contextmanager
+    def expecting_child(self, owner: Key, kind: str, name: str, applied: str) -> Iterator[None]:
+        """While a child is written from the manifest with that digest, that it is there now is no reason to look at
+        its owner again."""
+        self._coming[owner, kind, name] = applied
+        try:
+            yield
+        finally:
+            del self._coming[owner, kind, name]
 
     def keep_only(self, resource: Resource, namespace: str | None, names: set[Name], version: int) -> None:
         """A LIST has shown all objects of a resource as they were at `version`: the others are gone."""
@@ -166,15 +186,17 @@ class Cache:
         siblings = self._children.setdefault(owner, {})
         old = siblings.get((new.kind, new.name))
         siblings[new.kind, new.name] = new
-        if old is None or replace(old, version=new.version) != new:
-            self._changed(owner)
+        if old is not None and replace(old, version=new.version) == new:
+            return
+        if new.applied != self._coming.get((owner, new.kind, new.name)) or (old and old.applied == new.applied):
+            self._stirred(owner)
 
     def _put_pod(self, new: Pod, owner: Key) -> None:
         siblings = self._pods.setdefault(owner, {})
         old = siblings.get(new.name)
         siblings[new.name] = new
         if old is None or replace(old, version=new.version) != new:
-            self._changed(owner)
+            self._stirred(owner)
 
     def _put_digest(self, kind: str, name: Name, new: Digest) -> None:
         old = self._digests.get((kind, name))

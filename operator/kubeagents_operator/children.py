@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the children of a custom resource what they should be, with as few writes as possible."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from kubeagents_api.errors import TemporaryError
@@ -52,6 +52,21 @@ class Children:
         self._repairs = Buckets(burst=5, refill_seconds=20.0)
         self._settled: dict[Key, dict[str, _Settled]] = {}
         """Owner -> child -> what we want, and what the API server made of it."""
+        self._bases: dict[Key, tuple[str, Hashable]] = {}
+        """Owner -> its uid, and the basis of the manifests that were brought last."""
+
+    def stand(self, owner: Custom, basis: Hashable) -> bool:
+        """Whether the manifests that were brought last had the same basis, and the children are still as they were
+        left. Then there is no need to make the manifests."""
+        if self._bases.get(owner.key) != (owner.uid, basis):
+            return False
+        settled, children = self._settled.get(owner.key, {}), self._cache.children(owner.key).values()
+        return len(settled) == len(children) and all(
+            child.owner_uid == owner.uid
+            and not child.deleting
+            and settled.get(f"{child.kind} {child.name}", ("",))[1:] == (child.applied, child.owned.digest)
+            for child in children
+        )
 
     async def bring(
         self,
@@ -60,14 +75,16 @@ class Children:
         changes: Changes,
         *,
         keeping: Collection[tuple[str, str]] = (),
+        basis: Hashable = None,
     ) -> None:
         """Write what differs and delete what is not wanted any more; `changes` is filled in on the way. Children whose
-        kind and name are in `keeping` stay as they are.
+        kind and name are in `keeping` stay as they are. `basis` is all that the manifests are made from, or None.
 
         Raises ObjectRefusedError that names the child, StillThereError, ContestedError or ApiUnavailableError; what
         comes before the child in question has been written then.
         """
         settled = self._settled.setdefault(owner.key, {})
+        self._bases.pop(owner.key, None)
         for manifest in manifests:
             await self._bring(owner, manifest, settled, changes)
         wanted = {*keeping, *((manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests)}
@@ -76,10 +93,13 @@ class Children:
                 settled.pop(f"{kind} {name}", None)
                 if await self._cluster.delete(BY_KIND[kind], owner.key.namespace, name, uid=child.uid):
                     changes.removed.append(f"{kind} {name}")
+        if basis is not None:
+            self._bases[owner.key] = (owner.uid, basis)
 
     def forget(self, key: Key) -> None:
         """The custom resource is gone, and its children with it."""
         self._settled.pop(key, None)
+        self._bases.pop(key, None)
 
     async def _bring(self, owner: Custom, manifest: Manifest, settled: "dict[str, _Settled]", changes: Changes) -> None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -87,7 +107,8 @@ class Children:
         wanted, word = ownership.stamped(manifest)
         child = self._cache.children(owner.key).get((kind, name))
         if child is None:
-            body = await self._create(wanted, what)
+            with self._cache.expecting_child(owner.key, kind, name, word):
+                body = await self._create(wanted, what)
             if body is not None:
                 settled[what] = _as_written(word, body)
                 changes.created.append(what)
@@ -104,10 +125,11 @@ class Children:
         if what in settled and settled[what][0] == word:
             self._repair_or_raise(owner, what)
         try:
-            body = await self._cluster.patch(ownership.patch(child.owned, wanted), uid=child.uid)
+            with self._cache.expecting_child(owner.key, kind, name, word):
+                body = await self._cluster.patch(ownership.patch(child.owned, wanted), uid=child.uid)
+                self._cache.seen(BY_KIND[kind], body)
         except ObjectRefusedError as error:
             raise ObjectRefusedError(f"{what}: {error}") from error
-        self._cache.seen(BY_KIND[kind], body)
         settled[what] = _as_written(word, body)
         _note(changes, what, child, manifest)
 

@@ -10,6 +10,9 @@ A key that is added while it runs is run once more afterwards, never twice at th
 it is delayed runs at once; the delay stays, so a deadline that somebody asked for is not lost. The exception is a delay
 that the API server has asked for (`Retry-After`): until it is over, the key stays delayed, whatever happens.
 
+What becomes of its children comes in bursts: a pod is created, scheduled, ready, and its Deployment says so each time.
+Of these, one look is enough: a key that is added `soon` waits until its last run is GATHER_SECONDS ago.
+
 What somebody has asked for comes before what has become of it: a key that was added for a new or changed custom
 resource before one whose status may have to say something new. So of a thousand objects that are applied at once, all
 have their children before the API server is busy with what they are going through.
@@ -26,6 +29,8 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
 
 from kubeagents_api.errors import KubeagentsError, TemporaryError
 from kubeagents_operator.keys import Key
@@ -34,8 +39,19 @@ from kubeagents_operator.turns import Turns
 
 _log = logging.getLogger(__name__)
 
+GATHER_SECONDS: Final = 1.0
+"""Between two runs of which the second is due to what has become of the children."""
+
 Reconcile = Callable[[Key], Awaitable[float | None]]
 """Brings one object where it should be; returns after how many seconds it wants to be called again, if at all."""
+
+
+class _Cause(IntEnum):
+    """Why a key is to run again; of several, the highest counts."""
+
+    CHILDREN = 0
+    OTHERS = 1
+    ASKED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,7 @@ class WorkQueue:
         concurrency: int,
         backoff: Backoff = Backoff(),
         run_timeout: float = 120.0,
+        gather: float = GATHER_SECONDS,
     ) -> None:
         self._metrics = metrics
         self._concurrency = concurrency
@@ -73,6 +90,7 @@ class WorkQueue:
         """Workers that one namespace may have."""
         self._backoff = backoff
         self._run_timeout = run_timeout
+        self._gather = gather
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
         self._ready: dict[Key, float] = {}
@@ -87,8 +105,12 @@ class WorkQueue:
         self._closed = False
         self._idle = asyncio.Event()
         """Closed, and nothing runs."""
-        self._again: dict[Key, bool] = {}
-        """Added while it runs, and whether somebody asked for it."""
+        self._again: dict[Key, _Cause] = {}
+        """Added while it runs."""
+        self._ended: dict[Key, float] = {}
+        """Key -> when its last run ended."""
+        self._gathering: dict[Key, asyncio.TimerHandle] = {}
+        """What was added soon and waits for more."""
         self._delayed: dict[Key, float] = {}
         """Key -> when it is due; the heap below may have outdated entries, this has not."""
         self._heap: list[tuple[float, Key]] = []
@@ -131,12 +153,30 @@ class WorkQueue:
         """Reconcile it as soon as a worker is free: somebody wants something new of it."""
         self.add(key, asked=True)
 
+    def add_soon(self, key: Key) -> None:
+        """Reconcile it as soon as a worker is free, but no sooner than GATHER_SECONDS after its last run."""
+        if key in self._running:
+            self._again.setdefault(key, _Cause.CHILDREN)
+            return
+        if key in self._ready or key in self._gathering:
+            return
+        pause = self._ended.get(key, float("-inf")) + self._gather - self._loop.time()
+        if pause > 0:
+            self._gathering[key] = self._loop.call_later(pause, self._gathered, key)
+        else:
+            self.add(key)
+
+    def _gathered(self, key: Key) -> None:
+        del self._gathering[key]
+        self.add(key)
+
     def add(self, key: Key, *, asked: bool = False) -> None:
         """Reconcile it as soon as a worker is free."""
         self._metrics.adds.labels(key.kind).inc()
         now = self._loop.time()
         if key in self._running:
-            self._again[key] = asked or self._again.get(key, False)
+            cause = _Cause.ASKED if asked else _Cause.OTHERS
+            self._again[key] = max(cause, self._again.get(key, cause))
         elif (pause := self._not_before.get(key, now) - now) > 0:
             self.add_after(key, pause)
         elif key not in self._ready:
@@ -163,6 +203,12 @@ class WorkQueue:
         self._delayed.pop(key, None)
         self._failures.pop(key, None)
         self._not_before.pop(key, None)
+        self._ended.pop(key, None)
+        self._gather_no_more(key)
+
+    def _gather_no_more(self, key: Key) -> None:
+        if (timer := self._gathering.pop(key, None)) is not None:
+            timer.cancel()
 
     def stuck_seconds(self) -> float:
         """For how long nothing has begun or ended although there is work."""
@@ -198,6 +244,7 @@ class WorkQueue:
 
     def _begin(self) -> Key:
         key = self._turns.take()
+        self._gather_no_more(key)
         now = self._moved_at = self._loop.time()
         self._metrics.waiting.observe(now - self._ready.pop(key))
         self._running[key] = now
@@ -207,7 +254,7 @@ class WorkQueue:
         return key
 
     def _end(self, key: Key) -> None:
-        self._moved_at = self._loop.time()
+        self._moved_at = self._ended[key] = self._loop.time()
         del self._running[key]
         namespace = key.namespace
         if self._busy[namespace] == self._share:
@@ -217,8 +264,11 @@ class WorkQueue:
             self._waiting.release()
         if not self._busy[namespace]:
             del self._busy[namespace]
-        if (asked := self._again.pop(key, None)) is not None:
-            self.add(key, asked=asked)
+        match self._again.pop(key, None):
+            case _Cause.CHILDREN:
+                self.add_soon(key)
+            case _Cause() as cause:
+                self.add(key, asked=cause is _Cause.ASKED)
         if self._closed and not self._running:
             self._idle.set()
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reconcile of an Agent."""
 
+from collections.abc import Hashable
+
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.errors import InvalidManifestError
 from kubeagents_api.labels import RESTARTED_AT
@@ -39,11 +41,11 @@ class AgentReconcile:
         """One pass. Raises ApiUnavailableError."""
         tools, key = self._tools, custom.key
         try:
-            spec = parse(custom)
+            own = parse(custom)
         except InvalidManifestError as error:
             return await write_invalid(tools, custom, error)
-        assert isinstance(spec, AgentSpec)  # noqa: S101 - by its kind
-        allowed = tools.quotas.allow(custom, spec)
+        assert isinstance(own, AgentSpec)  # noqa: S101 - by its kind
+        allowed = tools.quotas.allow(custom, own)
         spec = allowed.spec
         name = names.agent(key.name)
         queue = look_up(tools, key, spec.queue_ref, child=name, referrer="spec.queueRef")
@@ -53,13 +55,17 @@ class AgentReconcile:
         inputs = allowed.refusal or self._inputs(custom, spec, queue, plan, urls)
         template, refused = None, None
         kept, canary, image = plan.kept, self._canaries.unarranged(custom, spec), spec.image
-        if isinstance(inputs, agent.AgentInputs):
+        basis = _basis(custom, inputs) if spec is own else None
+        if basis is not None and tools.children.stand(custom, basis):
+            standing = tools.cache.children(key)["Deployment", name].rollout
+            template = standing.template if standing is not None else None
+        elif isinstance(inputs, agent.AgentInputs):
             made_of = agent.children(inputs, tools.defaults)
             arranged = await self._canaries.arrange(custom, inputs, made_of, queue.state.sample)
             custom = tools.cache.custom(key) or custom
             template, kept, image = template_hash(arranged.stable), arranged.replicas, arranged.image
             canary = arranged.view
-            refused = await bring(tools, custom, arranged.manifests, keeping=arranged.keeping)
+            refused = await bring(tools, custom, arranged.manifests, keeping=arranged.keeping, basis=basis)
         elif queue.refused:
             refused = await bring(tools, custom, [])
         state = AgentState(
@@ -103,3 +109,18 @@ class AgentReconcile:
             env_digest=needs.env_digest,
             restarted_at=custom.asked.get(RESTARTED_AT, ""),
         )
+
+
+def _basis(custom: Custom, inputs: agent.AgentInputs | Verdict) -> Hashable:
+    """All that the children of an Agent without a canary are made from; None if there is one, or nothing to make."""
+    if isinstance(inputs, Verdict) or inputs.spec.rollout is not None or custom.status.get("rollout"):
+        return None
+    return (
+        custom.generation,
+        inputs.queue,
+        inputs.access,
+        inputs.replicas,
+        inputs.code_digest,
+        inputs.env_digest,
+        inputs.restarted_at,
+    )

@@ -2,15 +2,17 @@
 """What the reconciles of all kinds share."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from kubeagents_api.conditions import Reason
 from kubeagents_api.errors import InvalidManifestError
 from kubeagents_api.kinds import BY_KIND, parse_spec
 from kubeagents_api.model import ApiModel
 from kubeagents_api.pod import PodSettings
+from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.children import Changes, Children, ContestedError, StillThereError
 from kubeagents_operator.cluster import Cluster, ObjectRefusedError
@@ -18,6 +20,7 @@ from kubeagents_operator.desired import names
 from kubeagents_operator.desired.metadata import Manifest, Owner, selector
 from kubeagents_operator.desired.runtime import Defaults
 from kubeagents_operator.events import Recorder
+from kubeagents_operator.keys import Key
 from kubeagents_operator.observed import Custom
 from kubeagents_operator.quotas import Quotas
 from kubeagents_operator.sampler import Sampler
@@ -34,6 +37,27 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class QueueSpecs:
+    """The specs of TaskQueues, validated once each: every pass of every Agent asks for one."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[Key, tuple[dict[str, Any], TaskQueueSpec]] = {}
+
+    def of(self, custom: Custom) -> TaskQueueSpec:
+        """The spec of a TaskQueue. Raises InvalidManifestError."""
+        known = self._parsed.get(custom.key)
+        if known is not None and known[0] == custom.spec:
+            return known[1]
+        spec = parse(custom)
+        assert isinstance(spec, TaskQueueSpec)  # noqa: S101 - by its kind
+        self._parsed[custom.key] = (custom.spec, spec)
+        return spec
+
+    def forget(self, key: Key) -> None:
+        """The TaskQueue is gone."""
+        self._parsed.pop(key, None)
+
+
 @dataclass(frozen=True)
 class Tools:
     """What a reconcile works with."""
@@ -46,6 +70,7 @@ class Tools:
     writer: StatusWriter
     defaults: Defaults
     quotas: Quotas
+    queue_specs: QueueSpecs = field(default_factory=QueueSpecs)
     namespaces: frozenset[str] = frozenset()
     """Those that are served; all if empty."""
     now: Callable[[], datetime] = _utc_now
@@ -94,13 +119,18 @@ def pods_state(
 
 
 async def bring(
-    tools: Tools, custom: Custom, manifests: Sequence[Manifest], *, keeping: Collection[tuple[str, str]] = ()
+    tools: Tools,
+    custom: Custom,
+    manifests: Sequence[Manifest],
+    *,
+    keeping: Collection[tuple[str, str]] = (),
+    basis: Hashable = None,
 ) -> Verdict | None:
     """Bring the children where they should be and post what was done; the obstacle if that is not possible. Those in
-    `keeping`, by kind and name, stay as they are."""
+    `keeping`, by kind and name, stay as they are; for the `basis` see `Children.stand`."""
     changes = Changes()
     try:
-        await tools.children.bring(custom, manifests, changes, keeping=keeping)
+        await tools.children.bring(custom, manifests, changes, keeping=keeping, basis=basis)
     except ObjectRefusedError as error:
         return stalled(refusal(str(error)), str(error))
     except (StillThereError, ContestedError) as error:

@@ -16,7 +16,7 @@ from kubeagents_operator.desired.runtime import QueueAccess
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.observed import Custom
 from kubeagents_operator.reconcile import grants
-from kubeagents_operator.reconcile.base import Tools, parse
+from kubeagents_operator.reconcile.base import Tools
 from kubeagents_operator.sampler import Trouble
 from kubeagents_operator.status.agent import MISSED_BEATS
 from kubeagents_operator.status.conditions import Verdict, progressing
@@ -63,10 +63,9 @@ def look_up(tools: Tools, user: Key, ref: QueueRef, *, child: str, referrer: str
         trouble = Trouble(Reason.DEPENDENCY_NOT_FOUND, f"does not exist: create it, or correct {referrer}.name")
         return Queue(key, QueueState(name, trouble, None))
     try:
-        spec = parse(custom)
+        spec = tools.queue_specs.of(custom)
     except InvalidManifestError:
         return Queue(key, QueueState(name, Trouble(Reason.DEPENDENCY_NOT_READY, "its spec is invalid"), None))
-    assert isinstance(spec, TaskQueueSpec)  # noqa: S101 - by its kind
     spec = tools.quotas.limited(namespace, spec)
     secret, secret_key = secret_of(name, spec)
     digest = tools.cache.digest("Secret", Name(namespace, secret))

@@ -217,8 +217,9 @@ def awaits_sample(state: AgentState, *, now: datetime) -> bool:
     if state.canary is not None and state.canary.young and (now - sample.at).total_seconds() >= LOOK_SECONDS:
         return True
     known = {one.instance for one in sample.instances}
+    since = sample.at.replace(microsecond=0)  # the times of a pod are in whole seconds, cut off
     return any(
-        pod.name not in known and pod.ready_since is not None and parse_time(pod.ready_since) >= sample.at
+        pod.name not in known and pod.ready_since is not None and parse_time(pod.ready_since) >= since
         for pod in state.pods.pods
         if pod.ready and not pod.deleting
     )

@@ -6,9 +6,9 @@ be, where a canary is, what was asked for by annotation) are written at once, to
 Figures and texts alone wait until COUNTER_SECONDS have passed since the last write, so that a rollout of a hundred pods
 is not a hundred writes. What an object passes through on its way while the reason of Ready stays the same waits for
 STEP_SECONDS: one that becomes ready soon is written twice, when it sets out and when it has arrived. In a crowd, that
-is, while what somebody has asked for in its namespace waits for a worker, that it sets out is not worth a write: until
-its next turn it may have arrived. A limit per object holds for all. A restart begins with the statuses as they are: an
-operator that ends again and again writes no figures alone, but gets on with its decisions.
+is, while what somebody has asked for in its namespace waits for a worker, that it sets out is not worth a write until
+CROWD_SECONDS have passed: it may have arrived by then. A limit per object holds for all. A restart begins with the
+statuses as they are: an operator that ends again and again writes no figures alone, but gets on with its decisions.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ COUNTER_SECONDS: Final = 15.0
 """Between two writes of a status that change only counts or texts."""
 STEP_SECONDS: Final = 5.0
 """Between two writes of which both say that the object is being brought where it should be."""
-_CROWD_SECONDS = 1.0
-"""Until the next turn of an object that sets out in a crowd, if nothing happens to it."""
+CROWD_SECONDS: Final = 5.0
+"""For how long it may not show that an object has set out in a crowd."""
 _URGENT = ("observedGeneration", "desiredReplicas", "handled", "leader")
 """Fields that change with a decision, not with a count."""
 _COUNTED = ("succeeded", "failed")
@@ -51,8 +51,8 @@ class StatusWriter:
         self._limits = Buckets(burst=20, refill_seconds=3.0)
         self._crowded = crowded
         self._written_at: dict[Key, float] = {}
-        self._put_off: set[Key] = set()
-        """What has set out in a crowd, and has not had another turn."""
+        self._put_off: dict[Key, float] = {}
+        """What has set out in a crowd, and until when that is put off."""
 
     async def write(self, custom: Custom, report: Report, *, now: datetime) -> float | None:
         """Bring the status up to date. Returns after how many seconds to look again, if at all."""
@@ -68,8 +68,8 @@ class StatusWriter:
         if not patch:
             return report.again
         pause = written_at + patience(custom.status, patch) - self._clock()
-        if pause <= 0 and self._sets_out_in_a_crowd(custom.key, wanted["conditions"]):
-            pause = _CROWD_SECONDS
+        if pause <= 0:
+            pause = self._put_off_in_a_crowd(custom.key, wanted["conditions"])
         if pause > 0 or (pause := self._limits.take(custom.uid)) > 0:
             return earliest(report.again, pause)
         with self._cache.expecting(custom.key, wanted):
@@ -87,14 +87,16 @@ class StatusWriter:
     def forget(self, key: Key) -> None:
         """The object is gone."""
         self._written_at.pop(key, None)
-        self._put_off.discard(key)
+        self._put_off.pop(key, None)
 
-    def _sets_out_in_a_crowd(self, key: Key, conditions: Any) -> bool:
-        if key not in self._put_off and self._crowded(key.namespace) and _way(conditions) is not None:
-            self._put_off.add(key)
-            return True
-        self._put_off.discard(key)
-        return False
+    def _put_off_in_a_crowd(self, key: Key, conditions: Any) -> float:
+        """For how long that an object has set out is put off: for more than 0 s if it did so in a crowd."""
+        if _way(conditions) is None:
+            self._put_off.pop(key, None)
+            return 0.0
+        if key not in self._put_off and self._crowded(key.namespace):
+            self._put_off[key] = self._clock() + CROWD_SECONDS
+        return self._put_off.get(key, 0.0) - self._clock()
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from kubeagents_api.labels import RESTARTED_AT
+from kubeagents_api.labels import APPLIED, RESTARTED_AT
 from kubeagents_operator.cache import Cache
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.watched import BY_KIND
@@ -75,6 +75,26 @@ async def test_a_status_that_is_being_written_is_no_reason_to_look_again(cache: 
     cache.seen(AGENT, body("echo", version=5, spec={**AGENT_SPEC, "replicas": 7}, status={}))
 
     assert changed == [ECHO, ECHO, ECHO], "somebody has taken it away"
+
+
+async def test_a_child_that_is_being_written_is_no_reason_to_look_again(cache: Cache, changed: list[Key]) -> None:
+    def show(version: int, applied: str, *, ready: int = 0) -> None:
+        metadata = {"annotations": {APPLIED: applied}}
+        status = {"readyReplicas": ready}
+        cache.seen(DEPLOYMENT, body("echo-agent", version=version, labels=OF_ECHO, metadata=metadata, status=status))
+
+    with cache.expecting_child(ECHO, "Deployment", "echo-agent", "first"):
+        show(1, "first")
+        assert changed == []
+        show(2, "first", ready=1)
+        assert changed == [ECHO], "what becomes of it, even before the answer to the write"
+    with cache.expecting_child(ECHO, "Deployment", "echo-agent", "second"):
+        show(3, "third")
+        assert changed == [ECHO, ECHO], "somebody else has written something else"
+        show(4, "second")
+        assert changed == [ECHO, ECHO]
+    show(5, "first")
+    assert changed == [ECHO, ECHO, ECHO]
 
 
 async def test_an_older_version_never_replaces_a_newer_one(cache: Cache) -> None:

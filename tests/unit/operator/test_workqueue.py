@@ -23,8 +23,11 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-def make(registry: CollectorRegistry, *, concurrency: int = 1, run_timeout: float = 5.0) -> WorkQueue:
-    return WorkQueue(metrics=QueueMetrics(registry), concurrency=concurrency, backoff=FAST, run_timeout=run_timeout)
+def make(
+    registry: CollectorRegistry, *, concurrency: int = 1, run_timeout: float = 5.0, gather: float = 3600.0
+) -> WorkQueue:
+    metrics = QueueMetrics(registry)
+    return WorkQueue(metrics=metrics, concurrency=concurrency, backoff=FAST, run_timeout=run_timeout, gather=gather)
 
 
 @asynccontextmanager
@@ -148,6 +151,59 @@ async def test_a_key_that_is_added_while_it_runs_runs_once_more_and_never_twice_
 
     assert reconcile.calls == [A, A]
     assert reconcile.most_at_once == 1
+
+
+async def test_what_becomes_of_children_right_after_a_run_is_gathered(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry, gather=0.05), Recorded()
+    async with running(queue, reconcile):
+        queue.add_soon(A)
+        await reconcile.until(1)
+        queue.add_soon(A)
+        reconcile.go.set()
+        await eventually_async(lambda: _is(not queue.running), what="the end of the first run", every=0.001)
+        queue.add_soon(A)
+        queue.add_soon(A)
+        assert len(queue) == 0
+        await reconcile.until(2)
+        queue.add(B)
+        await reconcile.until(3)
+
+    assert reconcile.calls == [A, A, B]
+
+
+async def test_what_is_gathered_is_looked_at_with_whatever_cannot_wait(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry, gather=0.05), Recorded()
+    reconcile.go.set()
+    async with running(queue, reconcile):
+        queue.add(A)
+        await reconcile.until(1)
+        queue.add_soon(A)
+        queue.add(A)
+        await reconcile.until(2)
+        await asyncio.sleep(0.1)  # nothing tells that something does not happen
+        queue.add(B)
+        await reconcile.until(3)
+
+    assert reconcile.calls == [A, A, B]
+
+
+async def test_what_is_gathered_of_an_object_that_is_gone_is_dropped(registry: CollectorRegistry) -> None:
+    queue, reconcile = make(registry), Recorded()
+    reconcile.go.set()
+    async with running(queue, reconcile):
+        queue.add(A)
+        await reconcile.until(1)
+        await eventually_async(lambda: _is(not queue.running), what="its end", every=0.001)
+        queue.add_soon(A)
+        queue.forget(A)
+        queue.add_soon(A)
+        await reconcile.until(2)
+
+    assert reconcile.calls == [A, A], "another one of that name does not wait"
+
+
+async def _is(true: bool) -> bool:
+    return true
 
 
 async def test_no_more_keys_run_at_a_time_than_allowed(registry: CollectorRegistry) -> None:
