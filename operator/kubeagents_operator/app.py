@@ -107,7 +107,12 @@ class Operator:
         self._cluster = Cluster(client, may_write=lambda: elector.is_leader, metrics=ApiMetrics(self.registry))
         self._cache = Cache(changed=self._queue.add, asked=self._queue.add_asked, stirred=self._queue.add_soon)
         self._watches = Watches(self._cache, namespaces=settings.watch_namespaces, connect=self._cluster.connection)
-        self._recorder = Recorder(self._cluster, instance=settings.instance, metrics=EventMetrics(self.registry))
+        self._recorder = Recorder(
+            self._cluster,
+            instance=settings.instance,
+            metrics=EventMetrics(self.registry),
+            busy=self._queue.has_asked,
+        )
         self._sampler = Sampler(
             read_url=self._read_url,
             changed=self._sampled,

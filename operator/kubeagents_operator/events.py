@@ -4,15 +4,16 @@
 They are for people, and best effort: posted in the background, so that no reconcile waits for them; aggregated, so that
 the same news again counts up instead of filling the list; limited per object, so that one that flaps does not drown the
 others, and for warnings apart, so that a warning is never left out because of what went well before it; and what went
-well is limited per namespace, so that a thousand Agents that are applied at once do not cost two thousand writes more.
-Namespaces take turns, and each may have so much waiting and no more: the news of one are not lost among those of
-another. What is left out is in the log all the same, and is counted in a metric.
+well is limited per namespace, so that a thousand Agents that are applied at once do not cost two thousand writes more,
+and waits until they have what they need. Namespaces take turns, and each may have so much waiting and no more: the news
+of one are not lost among those of another. What is left out is in the log all the same, and is counted in a metric.
 """
 
 import asyncio
 import logging
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 _NOTE_LIMIT = 1000
 _BACKLOG = 200
 """News of one namespace that wait to be posted."""
+_BUSY_PAUSE = 0.5
+"""Seconds between two looks whether the operator is still busy."""
 _REMEMBERED = 4096
 _SAME_WITHIN = 600.0
 """Seconds within which the same news is the same Event."""
@@ -56,11 +59,20 @@ class _News:
 class Recorder:
     """Takes news about custom resources and posts them as Events while `run` runs."""
 
-    def __init__(self, cluster: Cluster, *, instance: str, metrics: EventMetrics) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        instance: str,
+        metrics: EventMetrics,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`busy` says whether there is something more important to write than that all is well."""
         self._cluster = cluster
         self._instance = instance
         self._metrics = metrics
         self._clock = asyncio.get_running_loop().time
+        self._busy = busy
         self._news: Turns[_News] = Turns()
         self._waiting = asyncio.Semaphore(0)
         """As many as there are news."""
@@ -81,7 +93,7 @@ class Recorder:
         """Post until cancelled."""
         while True:
             await self._waiting.acquire()
-            news = self._news.take()
+            news = await self._next()
             try:
                 await self._post(news)
             except KubeagentsError as error:
@@ -92,6 +104,14 @@ class Recorder:
                 # A defect. It is not worth the leader's term.
                 self._metrics.dropped.labels("error").inc()
                 _log.exception("Event %s of %s was not posted", news.reason, news.owner.key)
+
+    async def _next(self) -> _News:
+        """Warnings come first. What went well waits while the operator is busy: it keeps the time at which it did."""
+        while self._busy():
+            if (warning := self._news.take_first()) is not None:
+                return warning
+            await asyncio.sleep(_BUSY_PAUSE)
+        return self._news.take()
 
     def _take(self, owner: Custom, type_: EventType, reason: str, note: str) -> None:
         shown = note if len(note) <= _NOTE_LIMIT else note[: _NOTE_LIMIT - 1] + "…"
@@ -105,7 +125,7 @@ class Recorder:
         if self._news.waiting(namespace) >= _BACKLOG:
             self._metrics.dropped.labels("backlog").inc()
             return
-        self._news.put(namespace, _News(owner, type_, reason, shown, _micro_time()))
+        self._news.put(namespace, _News(owner, type_, reason, shown, _micro_time()), first=type_ == "Warning")
         self._waiting.release()
 
     async def _post(self, news: _News) -> None:

@@ -81,6 +81,10 @@ class Turns(Generic[T]):
         line = self._line(namespace)
         return line is not None and bool(line.first)
 
+    def has_any_first(self) -> bool:
+        """Whether something waits that comes first, in whatever namespace."""
+        return any(line.first for lines in (self._lines, self._paused) for line in lines.values())
+
     def pause(self, namespace: str) -> None:
         """It has no turn until it is resumed; what is put meanwhile waits as well."""
         line = self._lines.pop(namespace) if namespace in self._lines else _Line[T]()
@@ -100,6 +104,17 @@ class Turns(Generic[T]):
         if nothing waits."""
         namespace, line = self._lines.popitem(last=False)
         item = line.take()
+        if line:
+            self._lines[namespace] = line
+        return item
+
+    def take_first(self) -> T | None:
+        """The same among what was put first; None if there is nothing of that."""
+        namespace = next((namespace for namespace, line in self._lines.items() if line.first), None)
+        if namespace is None:
+            return None
+        line = self._lines.pop(namespace)
+        item = line.first.popitem(last=False)[0]
         if line:
             self._lines[namespace] = line
         return item

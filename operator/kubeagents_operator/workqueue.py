@@ -149,6 +149,10 @@ class WorkQueue:
         """Whether what somebody has asked for in a namespace waits for a worker."""
         return self._turns.has_first(namespace)
 
+    def has_asked(self) -> bool:
+        """Whether what somebody has asked for waits for a worker, in whatever namespace."""
+        return self._turns.has_any_first()
+
     def add_asked(self, key: Key) -> None:
         """Reconcile it as soon as a worker is free: somebody wants something new of it."""
         self.add(key, asked=True)

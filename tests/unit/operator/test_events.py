@@ -2,6 +2,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -83,6 +84,29 @@ async def test_the_news_of_a_crowd_do_not_cost_another_tenant_his(
         for cause in ("rate", "backlog")
     }
     assert dropped == {"rate": 980, "backlog": 820}
+
+
+async def test_what_went_well_waits_while_the_operator_is_busy_and_a_warning_does_not(
+    posts: Posts, registry: CollectorRegistry
+) -> None:
+    busy = asyncio.Event()
+    busy.set()
+    metrics = EventMetrics(registry)
+    recorder = Recorder(cast("Cluster", posts), instance="operator-1", metrics=metrics, busy=busy.is_set)
+    recorder.normal(custom("a"), "Created", "a was created")
+    recorder.warning(custom("b", "lab"), "Stalled", "b is stalled")
+
+    async with posting(recorder, posts, at_least=1):
+        assert posts.notes == ["b is stalled"]
+        recorder.warning(custom("c"), "Stalled", "c is stalled")
+        await eventually_async(partial(_posted, posts, 2), what="another warning")
+        busy.clear()
+        await eventually_async(partial(_posted, posts, 3), what="the rest")
+    assert posts.notes == ["b is stalled", "c is stalled", "a was created"]
+
+
+async def _posted(posts: Posts, count: int) -> bool:
+    return len(posts.notes) == count
 
 
 async def test_what_goes_well_a_hundred_times_leaves_room_for_a_warning(recorder: Recorder, posts: Posts) -> None:
