@@ -233,6 +233,7 @@ class Replicas:
         before = self._queues.get(key)
         if before is not None and (before != queue.key or queue.refused):
             self._tools.sampler.withdraw(before, key)
+            self._seen.pop(before, None)  # as in `forget`
         self._queues[key] = queue.key
         if not queue.refused:  # what belongs to others, and is not shared with it, is not touched for it
             self._tools.sampler.wish(queue.key, key, wish)

@@ -75,6 +75,15 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
 
 
 @pytest.fixture
+def other_namespace(cluster: Cluster, namespace: str) -> Iterator[str]:
+    """Another one."""
+    name = f"{namespace[:50]}-other"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
 def start_operator(control_plane: ControlPlane, namespace: str) -> Iterator[StartOperator]:
     """Starts replicas, `start_operator("operator-2", KUBEAGENTS_CONCURRENCY="1")`, and waits until each is ready.
 

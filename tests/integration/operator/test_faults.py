@@ -4,6 +4,7 @@
 import random
 import time
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_each_write_may_fail_in_its_own_way(
     setup(cluster, namespace, redis_server, *(manifests.agent(name) for name in ONCE))
 
     for name in ONCE:
-        eventually(lambda name=name: available(cluster, namespace, name), what=f"Agent {name} is available", timeout=60)  # type: ignore[misc]
+        eventually(partial(available, cluster, namespace, name), what=f"Agent {name} is available", timeout=60)
     assert operator.leads(), "no fault of the API server is a reason to end"
     # The answer to the first try of `lost` was lost: its second one found what the first had made.
     assert set(proxy.created().values()) == {1}
@@ -94,7 +95,7 @@ def test_in_a_storm_of_refusals_every_change_arrives_and_nothing_is_done_twice(
     proxy.fault = strike
     setup(cluster, namespace, redis_server, *(manifests.agent(name) for name in names))
     for name in names:
-        eventually(lambda name=name: available(cluster, namespace, name), what=f"{name} is available", timeout=PATIENCE)  # type: ignore[misc]
+        eventually(partial(available, cluster, namespace, name), what=f"{name} is available", timeout=PATIENCE)
     before = {one["metadata"]["uid"] for one in cluster.objects(namespace, "pods")}
 
     for name in names:
@@ -194,7 +195,7 @@ def test_what_happened_while_the_watches_were_broken_is_found_by_listing_again(
     setup(cluster, namespace, redis_server, manifests.agent(), manifests.agent("other"))
     operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
     for name in ("worker", "other"):
-        eventually(lambda name=name: available(cluster, namespace, name), what=f"{name} is available")  # type: ignore[misc]
+        eventually(partial(available, cluster, namespace, name), what=f"{name} is available")
 
     proxy.stall()
     cluster.kubectl("-n", namespace, "delete", "service/worker-agent")

@@ -3,7 +3,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -21,18 +20,9 @@ CHILDREN = "deployments,services,serviceaccounts,secrets,configmaps,roles,rolebi
 
 
 @pytest.fixture
-def guests(cluster: Cluster, namespace: str) -> Iterator[str]:
-    """Another namespace than that of the queue."""
-    name = f"{namespace[:50]}-guests"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture
-def serving(start_operator: StartOperator, namespace: str, guests: str) -> OperatorProcess:
+def serving(start_operator: StartOperator, namespace: str, other_namespace: str) -> OperatorProcess:
     """An operator for both."""
-    return start_operator(KUBEAGENTS_WATCH_NAMESPACES=f"{namespace},{guests}").leading()
+    return start_operator(KUBEAGENTS_WATCH_NAMESPACES=f"{namespace},{other_namespace}").leading()
 
 
 def agent(home: str, **spec: Any) -> Object:
@@ -75,7 +65,7 @@ def url_in(cluster: Cluster, namespace: str, name: str) -> str:
 
 
 def test_without_a_grant_a_namespace_learns_nothing(
-    cluster: Cluster, namespace: str, guests: str, redis_server: RedisServer, serving: OperatorProcess
+    cluster: Cluster, namespace: str, other_namespace: str, redis_server: RedisServer, serving: OperatorProcess
 ) -> None:
     url = redis_server.url
     cluster.apply(namespace, manifests.secret(url), manifests.queue(allowedNamespaces=["elsewhere"]))
@@ -83,57 +73,57 @@ def test_without_a_grant_a_namespace_learns_nothing(
     nowhere = agent(namespace, code=None)
     nowhere["metadata"]["name"] = "nowhere"
     nowhere["spec"]["queueRef"]["name"] = "no-such-queue"
-    cluster.apply(guests, manifests.code(), agent(namespace), central(namespace), nowhere)
+    cluster.apply(other_namespace, manifests.code(), agent(namespace), central(namespace), nowhere)
 
-    refused = wait_for(cluster, guests, "agent/worker", "Ready", status="False", reason="ReferenceNotGranted")
-    wait_for(cluster, guests, "centralagent/front", "Ready", status="False", reason="ReferenceNotGranted")
-    missing = wait_for(cluster, guests, "agent/nowhere", "Ready", status="False", reason="ReferenceNotGranted")
+    refused = wait_for(cluster, other_namespace, "agent/worker", "Ready", status="False", reason="ReferenceNotGranted")
+    wait_for(cluster, other_namespace, "centralagent/front", "Ready", status="False", reason="ReferenceNotGranted")
+    missing = wait_for(cluster, other_namespace, "agent/nowhere", "Ready", status="False", reason="ReferenceNotGranted")
 
     assert "spec.allowedNamespaces" in refused["message"]
     assert "spec.queueRef" in refused["message"]
     assert missing["message"].replace("no-such-queue", "work") == refused["message"], "whether it exists is not told"
-    assert made(cluster, guests) == set()
-    assert url not in everything(cluster, guests)
-    assert f":{redis_server.port}" not in everything(cluster, guests)
+    assert made(cluster, other_namespace) == set()
+    assert url not in everything(cluster, other_namespace)
+    assert f":{redis_server.port}" not in everything(cluster, other_namespace)
 
 
 def test_a_grant_is_enough_and_its_withdrawal_ends_it(
-    cluster: Cluster, namespace: str, guests: str, redis_server: RedisServer, serving: OperatorProcess
+    cluster: Cluster, namespace: str, other_namespace: str, redis_server: RedisServer, serving: OperatorProcess
 ) -> None:
-    cluster.apply(namespace, manifests.secret(redis_server.url), manifests.queue(allowedNamespaces=[guests]))
-    cluster.apply(guests, manifests.code(), agent(namespace), central(namespace))
+    cluster.apply(namespace, manifests.secret(redis_server.url), manifests.queue(allowedNamespaces=[other_namespace]))
+    cluster.apply(other_namespace, manifests.code(), agent(namespace), central(namespace))
 
     for name in ("worker-agent", "front-central"):
-        assert eventually(partial(url_in, cluster, guests, name), what="the URL") == redis_server.url
-    eventually(lambda: "Deployment/worker-agent" in made(cluster, guests), what="a Deployment")
-    pod = cluster.get(guests, "deployment", "worker-agent")["spec"]["template"]["spec"]["containers"][0]
+        assert eventually(partial(url_in, cluster, other_namespace, name), what="the URL") == redis_server.url
+    eventually(lambda: "Deployment/worker-agent" in made(cluster, other_namespace), what="a Deployment")
+    pod = cluster.get(other_namespace, "deployment", "worker-agent")["spec"]["template"]["spec"]["containers"][0]
     variable = next(one for one in pod["env"] if one["name"] == "KUBEAGENTS_QUEUE_0_URL")
     assert variable["valueFrom"]["secretKeyRef"] == {"name": "worker-agent", "key": "queue-0"}
 
-    before, other = _hash(cluster, guests), f"redis://127.0.0.1:{redis_server.port}/1"
+    before, other = _hash(cluster, other_namespace), f"redis://127.0.0.1:{redis_server.port}/1"
     cluster.apply(namespace, manifests.secret(other))
-    eventually(lambda: _hash(cluster, guests) != before, what="the pods are replaced when the URL changes")
-    assert url_in(cluster, guests, "worker-agent") == other
+    eventually(lambda: _hash(cluster, other_namespace) != before, what="the pods are replaced when the URL changes")
+    assert url_in(cluster, other_namespace, "worker-agent") == other
 
     cluster.apply(namespace, manifests.queue(allowedNamespaces=[]))
-    wait_for(cluster, guests, "agent/worker", "Ready", status="False", reason="ReferenceNotGranted")
-    eventually(lambda: made(cluster, guests) == set(), what="nothing is left, neither the Secret nor pods")
-    assert redis_server.url not in everything(cluster, guests)
+    wait_for(cluster, other_namespace, "agent/worker", "Ready", status="False", reason="ReferenceNotGranted")
+    eventually(lambda: made(cluster, other_namespace) == set(), what="nothing is left, neither the Secret nor pods")
+    assert redis_server.url not in everything(cluster, other_namespace)
 
     cluster.apply(namespace, manifests.queue(allowedNamespaces=["*"]))
-    eventually(lambda: url_in(cluster, guests, "worker-agent"), what="the URL again")
+    eventually(lambda: url_in(cluster, other_namespace, "worker-agent"), what="the URL again")
 
 
 def test_only_those_who_may_count_as_users_of_a_queue(
-    cluster: Cluster, namespace: str, guests: str, redis_server: RedisServer, serving: OperatorProcess
+    cluster: Cluster, namespace: str, other_namespace: str, redis_server: RedisServer, serving: OperatorProcess
 ) -> None:
     schedule = {"name": "poll", "everySeconds": 3600, "task": {"type": "poll"}}
     cluster.apply(namespace, manifests.secret(redis_server.url), manifests.queue(schedules=[schedule]))
-    cluster.apply(guests, central(namespace))
-    wait_for(cluster, guests, "centralagent/front", "Ready", status="False", reason="ReferenceNotGranted")
+    cluster.apply(other_namespace, central(namespace))
+    wait_for(cluster, other_namespace, "centralagent/front", "Ready", status="False", reason="ReferenceNotGranted")
     wait_for(cluster, namespace, "taskqueue/work", "SchedulesServed", status="False")
 
-    cluster.apply(namespace, manifests.queue(schedules=[schedule], allowedNamespaces=[guests]))
+    cluster.apply(namespace, manifests.queue(schedules=[schedule], allowedNamespaces=[other_namespace]))
     wait_for(cluster, namespace, "taskqueue/work", "SchedulesServed", status="True")
 
 

@@ -2,7 +2,7 @@
 """Namespaces as tenants: what one may have, and that one with much to do does not slow another."""
 
 import json
-from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -42,6 +42,10 @@ def replicas(cluster: Cluster, namespace: str) -> dict[str, int]:
     }
 
 
+def has_pods(cluster: Cluster, namespace: str, name: str) -> bool:
+    return name in replicas(cluster, namespace)
+
+
 def test_more_agents_than_allowed_wait_until_there_is_room(
     cluster: Cluster, namespace: str, redis_server: RedisServer, start_operator: StartOperator
 ) -> None:
@@ -50,7 +54,7 @@ def test_more_agents_than_allowed_wait_until_there_is_room(
     for name in ("a", "b", "c"):
         cluster.apply(namespace, manifests.agent(name))
         if name != "c":
-            eventually(lambda name=name: name in replicas(cluster, namespace), what=f"{name} has pods")  # type: ignore[misc]
+            eventually(partial(has_pods, cluster, namespace, name), what=f"{name} has pods")
 
     message = eventually(lambda: stalled(cluster, namespace, "c"), what="c is over the quota") or ""
     assert "may have 2 Agents, and others come first: delete or shrink others" in message
@@ -139,28 +143,20 @@ def test_queues_share_the_rate_of_their_namespace(
     eventually(lambda: rate() == pytest.approx(100), what="all of it again")
 
 
-@pytest.fixture
-def neighbour(cluster: Cluster, namespace: str) -> Iterator[str]:
-    name = f"neighbour-of-{namespace[-6:]}"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
-
-
 def test_a_tenant_with_many_agents_does_not_delay_the_change_of_another(
-    cluster: Cluster, namespace: str, neighbour: str, redis_server: RedisServer, start_operator: StartOperator
+    cluster: Cluster, namespace: str, other_namespace: str, redis_server: RedisServer, start_operator: StartOperator
 ) -> None:
-    environment = {"KUBEAGENTS_WATCH_NAMESPACES": f"{namespace},{neighbour}", "KUBEAGENTS_CONCURRENCY": "1"}
+    environment = {"KUBEAGENTS_WATCH_NAMESPACES": f"{namespace},{other_namespace}", "KUBEAGENTS_CONCURRENCY": "1"}
     operator: OperatorProcess = start_operator(**environment).leading()
     setup(cluster, namespace, redis_server)
-    setup(cluster, neighbour, redis_server)
-    cluster.apply(neighbour, manifests.agent())
-    eventually(lambda: replicas(cluster, neighbour) == {"worker": 1}, what="the neighbour's Agent has pods")
+    setup(cluster, other_namespace, redis_server)
+    cluster.apply(other_namespace, manifests.agent())
+    eventually(lambda: replicas(cluster, other_namespace) == {"worker": 1}, what="the other_namespace's Agent has pods")
 
     crowd: list[Object] = [manifests.agent(f"crowd-{number}", replicas=0) for number in range(CROWD)]
     cluster.kubectl("-n", namespace, "create", "-f", "-", input="\n---\n".join(json.dumps(one) for one in crowd))
     assert operator.metric("kubeagents_operator_workqueue_length") > 10, "the crowd waits"
-    cluster.kubectl("-n", neighbour, "scale", "agent/worker", "--replicas=2")
-    eventually(lambda: replicas(cluster, neighbour) == {"worker": 2}, what="the neighbour's change", timeout=60)
+    cluster.kubectl("-n", other_namespace, "scale", "agent/worker", "--replicas=2")
+    eventually(lambda: replicas(cluster, other_namespace) == {"worker": 2}, what="a change of the other", timeout=60)
 
     assert operator.metric("kubeagents_operator_workqueue_length") > 0, "the crowd still waits"
