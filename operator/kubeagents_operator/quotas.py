@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quotas: what the custom resources of one namespace may have together, where several tenants share a cluster.
 
-It is given out in the order of age (creationTimestamp, then uid). An Agent that has children already comes before all
-that have none, so nobody is displaced by one that was created in the same second. So who gets nothing does not depend
-on the order of events, and all replicas of the operator, and its next life, come to the same result. Whenever somebody
-needs another amount than before, or goes, those that this concerns are reconciled again.
+It is given out in the order of age. An Agent that has children already comes before all that have none. Of those that
+were created in the same second, which is all that the API server tells, who came first is older, and after a restart of
+the operator who has all that it asks for: so nobody is displaced by a newcomer, and all replicas of the operator, and
+its next life, come to the same result. Whenever somebody needs another amount than before, or goes, those that this
+concerns are reconciled again.
 
 | field            | limits                                       | what is over the limit                             |
 |------------------|----------------------------------------------|----------------------------------------------------|
@@ -74,8 +75,9 @@ class _Place:
     """One Agent in the order of its namespace."""
 
     key: Key
-    age: tuple[str, str]
-    """Created when, and uid."""
+    uid: str
+    age: tuple[str, int]
+    """Created when, in whole seconds, and for those of one second who came first."""
     served: bool
     """It has children, or has been allowed to have some."""
     replicas: int
@@ -143,6 +145,8 @@ class Quotas:
         self._cache = cache
         self._changed = changed
         self._orders: dict[str, _Order] = {}
+        self._came = 0
+        """How many Agents have come."""
         self._queues: dict[str, set[Key]] = {}
 
     def allow(self, custom: Custom, spec: AgentSpec) -> Allowance:
@@ -152,7 +156,7 @@ class Quotas:
             return Allowance(spec)
         order = self._order(key.namespace)
         place = order.get(key)
-        if place is None or place.age[1] != custom.uid:
+        if place is None or place.uid != custom.uid:
             place = self._place(custom)
             order.put(place)
             self._look_again(order.behind(place))
@@ -233,9 +237,11 @@ class Quotas:
         one that has not been reconciled yet."""
         if (order := self._orders.get(namespace)) is None:
             order = self._orders[namespace] = _Order()
-            for key in self._cache.customs():
-                if key.kind == "Agent" and key.namespace == namespace and (custom := self._cache.custom(key)):
-                    order.put(self._place(custom))
+            known = [self._cache.custom(key) for key in self._cache.customs()]
+            agents = [one for one in known if one and one.key.kind == "Agent" and one.key.namespace == namespace]
+            # Who has all that it asks for came before one that has not: so it is after a restart as it was before.
+            for custom in sorted(agents, key=lambda one: (self._has(one) < self._needed(one), one.uid)):
+                order.put(self._place(custom))
         return order
 
     def _task_queues(self, namespace: str) -> set[Key]:
@@ -247,7 +253,8 @@ class Quotas:
 
     def _place(self, custom: Custom) -> _Place:
         served = any(child.owner_uid == custom.uid for child in self._cache.children(custom.key).values())
-        return _Place(custom.key, (custom.created, custom.uid), served, self._needed(custom))
+        self._came += 1
+        return _Place(custom.key, custom.uid, (custom.created, self._came), served, self._needed(custom))
 
     def _needed(self, custom: Custom) -> int:
         """How many replicas an Agent needs, as far as one can tell before it is reconciled. Its spec is read as it is,
@@ -258,6 +265,9 @@ class Quotas:
         if not isinstance(spec.get("autoscaling"), dict):
             replicas = spec.get("replicas")
             return replicas if isinstance(replicas, int) else 1
+        return self._has(custom)
+
+    def _has(self, custom: Custom) -> int:
         child = self._cache.children(custom.key).get(("Deployment", names.agent(custom.key.name)))
         return child.rollout.wanted if child is not None and child.rollout is not None else 0
 

@@ -50,6 +50,16 @@ class Namespace:
         )
         self.cache.seen(BY_KIND["Service"], body)
 
+    def deployment(self, agent: str, *, uid: str, replicas: int) -> None:
+        """What an operator of before has given the Agent."""
+        self.versions += 1
+        labels = objects.child_labels("Agent", agent)
+        reference = {"kind": "Agent", "name": agent, "uid": uid, "controller": True}
+        metadata = {"ownerReferences": [reference]}
+        spec = {"replicas": replicas}
+        body = objects.body(f"{agent}-agent", version=self.versions, labels=labels, metadata=metadata, spec=spec)
+        self.cache.seen(BY_KIND["Deployment"], body)
+
     def allow(self, name: str) -> Allowance:
         custom = self.cache.custom(Key("Agent", objects.NAMESPACE, name))
         assert custom is not None
@@ -158,6 +168,24 @@ async def test_replicas_are_given_out_in_the_order_of_age() -> None:
     assert "may have 5 replicas together, which leaves 1 for this one" in allowance.excess.message
     assert allowance.refusal is None
     assert [here.allow(name).spec.replicas for name in ("old", "middle", "young")] == [2, 2, 1]
+
+
+async def test_nobody_is_displaced_by_one_that_was_created_later_in_the_same_second() -> None:
+    here = Namespace(replicas=5)
+    here.apply("Agent", "first", uid="z", replicas=3)
+    here.allow("first")
+    here.took("first", 3)
+    here.apply("Agent", "second", uid="a", replicas=4)
+
+    assert here.allow("second").spec.replicas == 2
+    assert here.allow("first").spec.replicas == 3
+
+    again = Namespace(replicas=5)
+    for name, uid, asked, has in (("first", "z", 3, 3), ("second", "a", 4, 2)):
+        again.apply("Agent", name, uid=uid, replicas=asked)
+        again.deployment(name, uid=uid, replicas=has)
+    assert again.allow("second").spec.replicas == 2, "the same after a restart"
+    assert again.allow("first").spec.replicas == 3
 
 
 async def test_those_behind_are_reconciled_again_when_an_older_one_needs_another_amount() -> None:
