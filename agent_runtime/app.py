@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,9 @@ from kubeagents_api.labels import CONFIG_ENV, INSTANCE_ENV, REVISION_ENV, TERMIN
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, QueueConfig, load
 
 if TYPE_CHECKING:  # its package imports the Kubernetes client, which an agent's pod never needs
+    from agent_runtime.central import Central
     from agent_runtime.leader.base import Elector
+    from agent_runtime.security import Guard
 
 _log = logging.getLogger(__name__)
 
@@ -200,8 +202,11 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         schedules = Schedules(config.schedules, queues, elector=elector, registry=registry)
         duties = Duties(elector, queues, schedules=schedules, agent_timeout_seconds=timeout, registry=registry)
         probes = Probes(live=observer.live, ready=observer.ready, registry=registry)
+        guard, guarding = await _guard(config, central, stack, instance=instance, url=urls[0], registry=registry)
         adapter = adapter_class("http")(
-            Surroundings(core=central, host=config.host, port=config.port, probes=probes, registry=registry)
+            Surroundings(
+                core=central, guard=guard, host=config.host, port=config.port, probes=probes, registry=registry
+            )
         )
         await adapter.start()
         host, port = adapter.address
@@ -210,7 +215,7 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
             "central agent %s serves queues %s on http://%s:%d", config.name, names, host, port, extra={"port": port}
         )
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
-            background = [group.create_task(observer.run()), group.create_task(duties.run())]
+            background = [group.create_task(run()) for run in (observer.run, duties.run, *guarding)]
             await signals.stop.wait()
             central.drain()
             if config.leader.type == "lease":  # alone means that no Service is in front
@@ -219,6 +224,29 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
                         await signals.hurry.wait()
             await adapter.stop(grace_seconds=0 if signals.hurry.is_set() else _REQUEST_GRACE_SECONDS)
             await end(*background)
+
+
+async def _guard(
+    config: CentralAgentConfig,
+    central: "Central",
+    stack: contextlib.AsyncExitStack,
+    *,
+    instance: str,
+    url: str,
+    registry: CollectorRegistry,
+) -> "tuple[Guard | None, Sequence[Callable[[], Coroutine[Any, Any, None]]]]":
+    """What admits callers, if the configuration wants it, and what runs for it in the background."""
+    if config.access is None or config.keys_path is None:
+        return None, ()
+    from agent_runtime.queue.access_store import AccessStore
+    from agent_runtime.security import Audit, Guard, KeyAuthenticator, KeyFiles, Peers, Rates, RuntimeKeys
+
+    store = AccessStore(config.namespace, config.name, url=url)
+    stack.push_async_callback(store.aclose)
+    keys, rates, audit = RuntimeKeys(store), Rates(), Audit(store, registry=registry)
+    authenticator = KeyAuthenticator(KeyFiles(Path(config.keys_path), config.access.principals), keys)
+    guard = Guard(central, authenticator=authenticator, rates=rates, audit=audit, keys=keys)
+    return guard, (Peers(store, rates, instance=instance).run, audit.run)
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -20,6 +20,9 @@ from kubeagents_api.task import (
     TaskRequest,
     TaskState,
 )
+
+if TYPE_CHECKING:  # it is around a core
+    from agent_runtime.security import Guard
 
 
 class Core(Protocol):
@@ -145,6 +148,8 @@ class Surroundings:
     """What an adapter is built from."""
 
     core: Core
+    guard: "Guard | None"
+    """Admits callers; None where whoever reaches the port may do everything."""
     host: str
     port: int
     probes: AsgiApp

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.cli.errors import CliError
+from agent_runtime.cli.options import KEY_ENV
 
 if TYPE_CHECKING:
     import httpx
@@ -28,6 +29,8 @@ _ANSWER_SECONDS = 30.0
 _SILENCE_SECONDS = 60.0
 """A stream says something every 15 s, if only that there is nothing new."""
 _PAGE = 1000
+_KEY_HEADER = "x-api-key"
+_KEY_ADVICE = f"\nPut the key into {KEY_ENV}, or into a file for --key-file"
 _FINAL = frozenset({"succeeded", "failed", "cancelled", "expired", "dead"})
 
 
@@ -52,11 +55,13 @@ class Api:
         import httpx
 
         self.server = server
+        # Not as Authorization: on the way through the Kubernetes API server that is for the latter.
+        key = {_KEY_HEADER: server.key} if server.key is not None else {}
         try:
             self._http = httpx.Client(
                 base_url=server.url.rstrip("/") + "/",
                 timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-                **server.connection,
+                **{**server.connection, "headers": {**server.connection.get("headers", {}), **key}},
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise CliError(f"{server.url!r} ({server.source}) is not a URL: {error}") from error
@@ -170,6 +175,28 @@ class Api:
                     return
                 after = said.offset
 
+    def make_key(self, wanted: Json) -> Json:
+        """Make an API key; what is known of it, and the key itself."""
+        return self._object("POST", "v1/keys", body=wanted)
+
+    def keys(self) -> list[Json]:
+        """The API keys that were made."""
+        return self._list("v1/keys")
+
+    def revoke_key(self, key_id: str) -> None:
+        """End an API key."""
+        self._request("DELETE", f"v1/keys/{_quoted(key_id)}")
+
+    def audit(self) -> Iterator[Json]:
+        """Who has changed what and who was refused, oldest first."""
+        after = ""
+        while True:
+            page = self._object("GET", f"v1/audit?{_query({'after': after, 'limit': _PAGE})}")
+            if not page["entries"]:
+                return
+            yield from page["entries"]
+            after = page["next"]
+
     def agents(self) -> list[Json]:
         """Every known process of every agent."""
         return self._list("v1/agents")
@@ -216,6 +243,8 @@ class Api:
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise CliError(f"talking to {self.server.describe()} failed: {_cause(error)}") from error
+        if response.status_code == httpx.codes.NO_CONTENT:
+            return None
         if response.is_success:
             try:
                 return response.json()
@@ -251,7 +280,7 @@ class Api:
         except ValueError:
             body = None
         if isinstance(body, dict) and isinstance(body.get("error"), str):
-            return str(body["error"])
+            return str(body["error"]) + (_KEY_ADVICE if body.get("code") == "UNAUTHENTICATED" else "")
         if isinstance(body, dict) and body.get("kind") == "Status":
             text = f"the Kubernetes API server answered {response.status_code}: {body.get('message') or 'no message'}"
             return f"{text}\n{self.server.advice}" if response.status_code in (403, 404, 503) else text

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from agent_runtime.cli import dead, get, queue
+from agent_runtime.cli import dead, get, keys, queue
+from agent_runtime.cli.audit import audit
 from agent_runtime.cli.cancel import cancel
 from agent_runtime.cli.cordon import cordon, uncordon
 from agent_runtime.cli.dev.command import DevCommand, dev
@@ -45,10 +46,11 @@ _COMMANDS: tuple[tuple[Callable[..., None], type[TyperCommand]], ...] = (
     (cordon, TyperCommand),
     (uncordon, TyperCommand),
     (events, TyperCommand),
+    (audit, TyperCommand),
     (logs, TyperCommand),
     (version, TyperCommand),
 )
-_GROUPS = {"get": get, "dead": dead, "queue": queue}
+_GROUPS = {"get": get, "dead": dead, "queue": queue, "keys": keys}
 
 
 def build_app() -> typer.Typer:

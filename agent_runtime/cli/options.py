@@ -3,6 +3,7 @@
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -12,7 +13,11 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from agent_runtime.cli.errors import EXIT_USAGE, CliError
+
 SERVER_ENV = "KUBEAGENTS_SERVER"
+KEY_ENV = "KUBEAGENTS_KEY"
+_KEY = re.compile(r"[!-~]+")
 
 _WHERE = "Which server"
 
@@ -62,6 +67,15 @@ Kubeconfig = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        metavar="FILE",
+        help=f"File with the API key, where one is needed. [dim]Default: the key in ${KEY_ENV}.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Queue = Annotated[
     str | None, typer.Option("--queue", "-q", metavar="NAME", help="The TaskQueue. [dim]Default: the server's first.")
 ]
@@ -91,6 +105,7 @@ class Target:
     central: Central = None
     context: Context = None
     kubeconfig: Kubeconfig = None
+    key_file: KeyFile = None
 
     @property
     def names_a_cluster(self) -> bool:
@@ -133,3 +148,19 @@ def program_name() -> str:
 def server_from_environment() -> str | None:
     """The URL in KUBEAGENTS_SERVER; an empty variable counts as unset."""
     return os.environ.get(SERVER_ENV) or None
+
+
+def api_key(target: Target) -> str | None:
+    """The API key to show, if the user has one. Raises CliError if there is something else in its place."""
+    source, key = KEY_ENV, os.environ.get(KEY_ENV, "").strip()
+    if target.key_file is not None:
+        source = f"--key-file {target.key_file}"
+        try:
+            key = target.key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CliError(f"{source} cannot be read: {error}", exit_code=EXIT_USAGE) from error
+    elif not key:
+        return None
+    if not _KEY.fullmatch(key):
+        raise CliError(f"there is no API key in {source}: one is printable ASCII without spaces", exit_code=EXIT_USAGE)
+    return key

@@ -8,13 +8,13 @@ worse than failing. `--context` and `--kubeconfig` (and being called as `kubectl
 `--namespace` and `--central` choose among the CentralAgents of a place.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent_runtime.cli import session
 from agent_runtime.cli.errors import CliError
 from agent_runtime.cli.kubeconfig import Cluster, kubeconfig_path, load_cluster
-from agent_runtime.cli.options import SERVER_ENV, Target, is_kubectl_plugin, server_from_environment
+from agent_runtime.cli.options import SERVER_ENV, Target, api_key, is_kubectl_plugin, server_from_environment
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Server:
     source: str
     advice: str
     connection: dict[str, Any] = field(default_factory=dict, repr=False)
-    """Arguments for the HTTP client: TLS and credentials."""
+    """Arguments for the HTTP client: TLS, and credentials for what is on the way."""
+    key: str | None = field(default=None, repr=False)
+    """API key for the CentralAgent."""
 
     def describe(self) -> str:
         """The server, for messages."""
@@ -34,6 +36,10 @@ class Server:
 
 def find_server(target: Target) -> Server:
     """The CentralAgent that a command talks to. Raises CliError that says what was tried."""
+    return replace(_find(target), key=api_key(target))
+
+
+def _find(target: Target) -> Server:
     if target.server is not None:
         return _given(target.server, "--server")
     if (url := server_from_environment()) is not None and not target.names_a_cluster:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from kubeagents_api.access import AccessSettings
 from kubeagents_api.conditions import Condition
 from kubeagents_api.model import ApiModel, QueueRef, Rule
 from kubeagents_api.pod import PodSettings
@@ -30,6 +31,9 @@ class CentralAgentSpec(PodSettings):
     """The TaskQueues that clients reach through this CentralAgent. The first one is the default."""
     service: ServiceSettings = ServiceSettings()
     """The Service in front of the pods."""
+    access: AccessSettings | None = None
+    """Who may use the CentralAgent, and for what. If unset, whoever reaches its port may do everything.
+    `kubeagents dev` asks nobody: it listens on the loopback address only."""
     lease_duration_seconds: int = Field(default=15, ge=3, le=300)
     """Seconds after which another pod may lead when the leader has gone silent."""
     agent_timeout_seconds: int = Field(default=15, ge=3, le=3600)

@@ -10,10 +10,14 @@ KubeagentsError
 │   ├── QueueClosedError          the queue takes no new tasks
 │   ├── TaskNotFoundError         no such task, or its result has expired
 │   ├── QueueNotFoundError        the CentralAgent does not serve that queue
+│   ├── KeyNotFoundError          no such API key
+│   ├── UnauthenticatedError      whoever calls has not shown who it is
+│   ├── ForbiddenError            whoever calls may not do that
 │   ├── HandlerNotFoundError      `module:attribute` cannot be imported or is no handler
 │   └── RuntimeConfigError        the runtime's configuration is missing or malformed
 └── TemporaryError            trying again later may work (`delay` seconds, where known)
     ├── QueueFullError            the queue has as many tasks as it may
+    ├── RateLimitedError          whoever calls has called too often
     └── QueueUnavailableError     Redis does not answer or refuses us
         └── QueueAuthError            Redis refuses the user or password
 """
@@ -71,6 +75,18 @@ class QueueNotFoundError(PermanentError):
     code = "QUEUE_NOT_FOUND"
 
 
+class KeyNotFoundError(PermanentError):
+    code = "KEY_NOT_FOUND"
+
+
+class UnauthenticatedError(PermanentError):
+    code = "UNAUTHENTICATED"
+
+
+class ForbiddenError(PermanentError):
+    code = "FORBIDDEN"
+
+
 class HandlerNotFoundError(PermanentError):
     code = "HANDLER_NOT_FOUND"
 
@@ -95,6 +111,10 @@ class TemporaryError(KubeagentsError):
 
 class QueueFullError(TemporaryError):
     code = "QUEUE_FULL"
+
+
+class RateLimitedError(TemporaryError):
+    code = "RATE_LIMITED"
 
 
 class QueueUnavailableError(TemporaryError):

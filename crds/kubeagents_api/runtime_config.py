@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from kubeagents_api.access import AccessSettings
 from kubeagents_api.agent import AgentSpec, BatchSettings
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.errors import RuntimeConfigError
@@ -80,6 +81,10 @@ class CentralAgentConfig(ApiModel):
     schedules: dict[str, list[Schedule]] = Field(default_factory=dict)
     """Those of each queue, by its name."""
     leader: LeaderConfig
+    access: AccessSettings | None = None
+    """Who may use it; None: whoever reaches the port."""
+    keys_path: str | None = None
+    """Folder with the keys of the principals: `<principal>/<entry>`."""
     agent_timeout_seconds: int
     host: str = "0.0.0.0"  # noqa: S104 - a pod's address; `kubeagents dev` says 127.0.0.1
     port: int
@@ -143,10 +148,14 @@ def central_agent_config(
     spec: CentralAgentSpec,
     queues: dict[str, TaskQueueSpec],
     leader: Literal["lease", "alone"],
+    keys_path: str | None = None,
     host: str = "0.0.0.0",  # noqa: S104 - as in the model
     port: int = HTTP_PORT,
 ) -> CentralAgentConfig:
-    """The configuration of each process of a CentralAgent. `queues` has the spec of every TaskQueue it names."""
+    """The configuration of each process of a CentralAgent. `queues` has the spec of every TaskQueue it names.
+
+    Without `keys_path` nobody is asked for a key, whatever the spec says: for a process on the loopback address.
+    """
     return CentralAgentConfig(
         name=name,
         namespace=namespace,
@@ -158,6 +167,8 @@ def central_agent_config(
         leader=LeaderConfig(
             type=leader, lease_name=lease_name(name), lease_duration_seconds=spec.lease_duration_seconds
         ),
+        access=spec.access if keys_path is not None else None,
+        keys_path=keys_path if spec.access is not None else None,
         agent_timeout_seconds=spec.agent_timeout_seconds,
         host=host,
         port=port,

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kubeagents_api.agent import AgentSpec
+from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.conditions import Reason
 from kubeagents_api.pod import PodSettings
 from kubeagents_operator.cache import Cache
@@ -82,6 +83,10 @@ def _of_env(settings: PodSettings) -> Iterator[_Use]:
 def _of_pod(settings: PodSettings) -> Iterator[_Use]:
     for index, ref in enumerate(settings.image_pull_secrets):
         yield _Use("Secret", ref.name, None, f"spec.imagePullSecrets[{index}]")
+    if isinstance(settings, CentralAgentSpec) and settings.access is not None:
+        for principal in settings.access.principals:  # what is in it, the pods read themselves
+            where = f'spec.access.principals[name="{principal.name}"].keysFrom'
+            yield _Use("Secret", principal.keys_from.name, None, where)
     if isinstance(settings, AgentSpec) and settings.code is not None:
         yield _Use("ConfigMap", settings.code.config_map_ref.name, None, "spec.code.configMapRef")
 

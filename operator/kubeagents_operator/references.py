@@ -34,6 +34,8 @@ def _names(key: Key, spec: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     elif key.kind == "CentralAgent":
         for ref in _list(spec.get("queueRefs")):
             yield "TaskQueue", _at(ref, "namespace") or own, _at(ref, "name")
+        for principal in _list(_at(spec, "access", "principals")):
+            yield "Secret", own, _at(principal, "keysFrom", "name")
     else:
         external = _at(spec, "redis", "external")
         yield "Secret", own, names.redis(key.name) if external is None else _at(external, "secretRef", "name")

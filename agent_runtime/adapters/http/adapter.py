@@ -3,6 +3,7 @@
 
 from agent_runtime.adapters.base import Surroundings
 from agent_runtime.adapters.http.application import build
+from agent_runtime.adapters.http.callers import callers_core
 from agent_runtime.adapters.http.envelope import Envelope
 from agent_runtime.telemetry.http_server import HttpServer
 
@@ -12,8 +13,9 @@ class HttpAdapter:
 
     def __init__(self, surroundings: Surroundings) -> None:
         app = Envelope(
-            build(surroundings.core),
+            build(callers_core, guarded=surroundings.guard is not None),
             core=surroundings.core,
+            guard=surroundings.guard,
             probes=surroundings.probes,
             registry=surroundings.registry,
         )

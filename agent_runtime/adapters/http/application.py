@@ -11,8 +11,11 @@ from pydantic.json_schema import models_json_schema
 
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.http import errors
+from agent_runtime.adapters.http.administration import Administration
+from agent_runtime.adapters.http.callers import KEY_HEADER
 from agent_runtime.adapters.http.models import (
     AgentOverview,
+    AuditLog,
     Author,
     CancelledTasks,
     CancelRequest,
@@ -34,6 +37,7 @@ from agent_runtime.adapters.http.operations import Operations
 from agent_runtime.adapters.http.steering import Steering
 from agent_runtime.adapters.http.streams import EVENT_STREAM, JSON_LINES, Streams
 from agent_runtime.telemetry.metrics import RUNTIME_VERSION
+from kubeagents_api.access import KeyInfo, KeyRequest, NewKey
 from kubeagents_api.schedule_info import ScheduleInfo
 from kubeagents_api.task import (
     BatchRequest,
@@ -52,29 +56,39 @@ _PAGE_POLICY = (
 )
 _MEANINGS = {
     400: "The request is malformed; the sentence names the field.",
+    401: "No valid API key came with the request.",
+    403: "Whose key it is may not do that.",
     404: "There is no such queue, task or agent.",
     409: "A task with this id exists already, or the queue is closed to new tasks; the code says which.",
     413: "The body, or the payload of a task, is too large.",
     415: "The body is not said to be JSON.",
-    429: "The queue has as many tasks as it may; Retry-After says when to try again.",
+    429: "The queue has as many tasks as it may, or you have called too often; Retry-After says when to try again.",
     503: "The queue's Redis does not answer; Retry-After says when to try again.",
 }
+_GUARDED = (401, 403, 429)
+"""What may be wrong with any request where callers are told apart."""
 _TASK_EXAMPLE = {"type": "count-words", "payload": {"text": "to be or not to be"}, "priority": 5}
 
 _SELECTION_EXAMPLE = {"filter": {"agent": "billing", "code": "TIMEOUT"}, "by": "maria"}
 _AUTHOR_EXAMPLE = {"by": "maria"}
+_KEY_EXAMPLE = {"principal": "nightly-import", "role": "developer", "queues": ["orders"]}
 _CHANGES = (400, 404, 413, 415, 503)
 """What may be wrong with a request that changes a queue."""
 _BODIES: tuple[type[BaseModel], ...] = (
-    TaskRequest, BatchRequest, ResultsRequest, CancelRequest, DeadSelection, Author, InstanceSelection,
+    TaskRequest, BatchRequest, ResultsRequest, CancelRequest, DeadSelection, Author, InstanceSelection, KeyRequest,
 )  # fmt: skip
 _STREAMED: tuple[type[BaseModel], ...] = (StreamItem, StreamEnd, TaskEvent)
+
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "header": {"type": "apiKey", "in": "header", "name": KEY_HEADER, "description": "The same in a header of its own."},
+}
 
 Endpoint = Callable[..., Coroutine[Any, Any, Response]]
 
 
-def build(core: Core) -> FastAPI:
-    """The application in front of the core."""
+def build(core: Core, *, guarded: bool = False) -> FastAPI:
+    """The application in front of the core. If it is guarded, every operation needs a key."""
     app = FastAPI(
         title="Kubeagents CentralAgent",
         summary="Submit tasks to agents, read their results, see who is at work.",
@@ -85,6 +99,7 @@ def build(core: Core) -> FastAPI:
     )
     errors.install(app)
     operations, steering, streams = Operations(core), Steering(core), Streams(core)
+    administration = Administration()
 
     def add(
         method: str,
@@ -98,9 +113,10 @@ def build(core: Core) -> FastAPI:
         example: dict[str, Any] | None = None,
         streams_as: dict[str, tuple[type[BaseModel], ...]] | None = None,
     ) -> None:
+        shut = _GUARDED if guarded else ()
         responses: dict[int | str, dict[str, Any]] = {
             **{status: {"model": model} if model else {} for status, model in answers.items()},
-            **{status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in refusals},
+            **{status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in (*refusals, *shut)},
             "default": {"model": ErrorBody, "description": "Every other error has the same form."},
         }
         if streams_as is not None:
@@ -204,9 +220,20 @@ def build(core: Core) -> FastAPI:
     add("GET", "/v1/agents/{agent}", operations.agent, tag="agents", answers={200: AgentOverview}, refusals=(404, 503))
     add("GET", "/v1/status", operations.status, tag="agents", answers={200: CentralStatus}, refusals=())
 
+    add(
+        "POST", "/v1/keys", administration.make_key,
+        tag="access", answers={201: NewKey}, refusals=(400, 409, 413, 415, 503), body=KeyRequest, example=_KEY_EXAMPLE,
+    )  # fmt: skip
+    add("GET", "/v1/keys", administration.keys, tag="access", answers={200: list[KeyInfo]}, refusals=(409, 503))
+    add(
+        "DELETE", "/v1/keys/{key}", administration.revoke_key,
+        tag="access", answers={204: None}, refusals=(404, 409, 503),
+    )  # fmt: skip
+    add("GET", "/v1/audit", administration.audit, tag="access", answers={200: AuditLog}, refusals=(400, 409, 503))
+
     app.add_route("/", _page("status.html"), include_in_schema=False)
     app.add_route("/docs", _page("docs.html"), include_in_schema=False)
-    _complete_openapi(app)
+    _complete_openapi(app, guarded=guarded)
     return app
 
 
@@ -215,8 +242,9 @@ def _request_body(model: type[BaseModel], example: dict[str, Any] | None) -> dic
     return {"requestBody": {"required": True, "content": {"application/json": media}}}
 
 
-def _complete_openapi(app: FastAPI) -> None:
-    """Add the models of the bodies, which FastAPI does not see because the operations read them themselves."""
+def _complete_openapi(app: FastAPI, *, guarded: bool) -> None:
+    """Add the models of the bodies, which FastAPI does not see because the operations read them themselves, and the
+    ways to show a key."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -226,6 +254,9 @@ def _complete_openapi(app: FastAPI) -> None:
         _, streamed = models_json_schema([(model, "serialization") for model in _STREAMED], ref_template=_REF)
         for name, schema in (bodies["$defs"] | streamed["$defs"]).items():
             schemas.setdefault(name, schema)
+        if guarded:
+            document["components"]["securitySchemes"] = _SCHEMES
+            document["security"] = [{name: []} for name in _SCHEMES]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way to change the document

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Around every request: its id, its figures, its log line, and the last catch."""
+"""Around every request: its id, whose it is, its figures, its log line, and the last catch."""
 
 import logging
 import re
@@ -13,9 +13,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 
 from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.http import callers
+from agent_runtime.adapters.http.errors import refusal
+from agent_runtime.security import Guard
 from agent_runtime.telemetry import logs
 from agent_runtime.telemetry.http_server import AsgiApp, Receive, Scope, Send, error_body, respond
 from agent_runtime.telemetry.probes import PROBE_PATHS
+from kubeagents_api.errors import KubeagentsError
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +30,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class Envelope:
     """An ASGI application around another; probes bypass it."""
 
-    def __init__(self, app: AsgiApp, *, core: Core, probes: AsgiApp, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, app: AsgiApp, *, core: Core, guard: Guard | None, probes: AsgiApp, registry: CollectorRegistry
+    ) -> None:
+        """Without a guard, whoever reaches the port may do everything."""
         self._app = app
         self._core = core
+        self._guard = guard
         self._probes = probes
         self._requests = Counter(
             "kubeagents_http_requests_total", "Requests answered.", ["method", "route", "status"], registry=registry
@@ -60,7 +68,13 @@ class Envelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            bound = callers.bind(await self._core_for(scope, request_id))
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                callers.unbind(bound)
+        except KubeagentsError as error:  # of the guard: what the application raises, it answers itself
+            await refusal(error)(scope, receive, send_with_id)
         except ClientDisconnect:
             status = 499
         except Exception:
@@ -76,6 +90,11 @@ class Envelope:
             seconds = perf_counter() - started
             self._record(scope, status, seconds)
             logs.unbind(token)
+
+    async def _core_for(self, scope: Scope, request_id: str) -> Core:
+        if self._guard is None or scope["path"] in callers.PUBLIC_PATHS:
+            return self._core
+        return await self._guard.admit(callers.credentials(scope, request=request_id))
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         # The template, not the path: a label per task id would never end.

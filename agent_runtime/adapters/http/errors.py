@@ -13,7 +13,9 @@ from starlette.exceptions import HTTPException
 from agent_runtime.telemetry.http_server import error_body
 from kubeagents_api.errors import (
     DuplicateTaskError,
+    ForbiddenError,
     InvalidTaskError,
+    KeyNotFoundError,
     KubeagentsError,
     PayloadTooLargeError,
     PermanentError,
@@ -21,7 +23,9 @@ from kubeagents_api.errors import (
     QueueFullError,
     QueueNotFoundError,
     QueueUnavailableError,
+    RateLimitedError,
     TaskNotFoundError,
+    UnauthenticatedError,
 )
 
 _log = logging.getLogger(__name__)
@@ -36,6 +40,9 @@ _STATUS: tuple[tuple[type[KubeagentsError], int], ...] = (
     (TaskNotFoundError, 404),
     (QueueNotFoundError, 404),
     (QueueClosedError, 409),
+    (UnauthenticatedError, 401),
+    (ForbiddenError, 403),
+    (KeyNotFoundError, 404),
 )
 
 
@@ -82,27 +89,33 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
 
 
-def _on_ours(request: Request, error: Exception) -> Response:
+def _on_ours(_: Request, error: Exception) -> Response:
+    return refusal(error)
+
+
+def refusal(error: Exception) -> Response:
+    """The answer to one of our errors. Raises it if it is none of them."""
     match error:
         case RefusedError():
             return answer(error.status, error.code, str(error), details=error.details)
-        case QueueUnavailableError() | QueueFullError():
+        case QueueUnavailableError() | QueueFullError() | RateLimitedError():
             seconds = max(1, math.ceil(error.delay or RETRY_AFTER_SECONDS))
-            status = 429 if isinstance(error, QueueFullError) else 503
+            status = 503 if isinstance(error, QueueUnavailableError) else 429
             text = f"{error}; try again in {seconds} s"
             return answer(status, error.code, text, headers={"retry-after": str(seconds)})
         case KubeagentsError():
             details = {"field": error.field} if isinstance(error, InvalidTaskError) else {}
+            headers = {"www-authenticate": "Bearer"} if isinstance(error, UnauthenticatedError) else None
             for kind, status in _STATUS:
                 if isinstance(error, kind):
-                    return answer(status, error.code, str(error), details=details)
+                    return answer(status, error.code, str(error), details=details, headers=headers)
     raise error
 
 
 def _on_validation(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    return _on_ours(request, invalid(list(error.errors()), where="the request"))
+    return refusal(invalid(list(error.errors()), where="the request"))
 
 
 def _on_http(request: Request, error: Exception) -> Response:

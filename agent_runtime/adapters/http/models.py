@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from kubeagents_api.access import AuditEntry
 from kubeagents_api.model import ApiModel, ObjectName
 from kubeagents_api.schedule_info import ScheduleInfo
 from kubeagents_api.task import (
@@ -56,6 +57,24 @@ class Author(ApiModel):
     by: By | None = None
     """Who asks; shown in the queue's events. The header `x-kubeagents-by` says it too; without either it is the
     client's address."""
+
+
+class AuditQuery(ApiModel):
+    """Query of the audit log."""
+
+    after: Annotated[str, Field(pattern=r"^([0-9]{1,20}-[0-9]{1,20})?$")] = ""
+    """Where to go on: `next` of an earlier answer. The oldest entry that is kept comes first if unset."""
+    limit: int = Field(default=100, ge=1, le=1000)
+    """The most entries."""
+
+
+class AuditLog(ApiModel):
+    """A page of the audit log."""
+
+    entries: list[AuditEntry]
+    """Oldest first."""
+    next: str
+    """The `after` of the next page."""
 
 
 class CancelRequest(Author):

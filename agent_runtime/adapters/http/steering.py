@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.http import callers
 from agent_runtime.adapters.http.answers import QueueName, TaskPath, as_json
 from agent_runtime.adapters.http.body import BATCH_BYTES, ENVELOPE_BYTES, parsed
 from agent_runtime.adapters.http.errors import RefusedError
@@ -128,4 +129,4 @@ def _author(request: Request, asked: Author) -> str:
                 400, "INVALID_REQUEST", f"the header {AUTHOR_HEADER} must be 1 to 128 printable ASCII characters"
             )
         return said
-    return request.client.host if request.client is not None else "unknown"
+    return callers.name() or (request.client.host if request.client is not None else "unknown")

@@ -187,6 +187,11 @@ class _Planner:
         if spec.replicas == 0:
             self._notes.append(f'CentralAgent "{item.manifest.name}" has replicas: 0, so nothing runs for it')
             return []
+        if spec.access is not None:
+            self._notes.append(
+                f'CentralAgent "{item.manifest.name}" has access: here nobody is asked for a key, as it can be reached '
+                "from this machine only"
+            )
         return [self._central_process(item.manifest.name, item.manifest.namespace, spec, env)]
 
     def _central_process(

@@ -9,7 +9,7 @@ from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.desired import names, runtime
 from kubeagents_operator.desired.metadata import Manifest, Owner, manifest
-from kubeagents_operator.desired.runtime import Defaults, QueueAccess, RuntimePods
+from kubeagents_operator.desired.runtime import KEYS_PATH, Defaults, QueueAccess, RuntimePods
 
 _GRACE_SECONDS = 40
 """Longer than the longest poll for a result that a client may have open (30 s)."""
@@ -34,7 +34,12 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
     """In the order in which they are written: what a pod needs comes before it."""
     owner, spec = inputs.owner, inputs.spec
     config = runtime_config.central_agent_config(
-        name=owner.key.name, namespace=owner.key.namespace, spec=spec, queues=inputs.queues, leader="lease"
+        name=owner.key.name,
+        namespace=owner.key.namespace,
+        spec=spec,
+        queues=inputs.queues,
+        leader="lease",
+        keys_path=KEYS_PATH,
     )
     pods = RuntimePods(
         owner=owner,
@@ -46,6 +51,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         grace_seconds=_GRACE_SECONDS,
         api_token=True,
         config_in_template=False,
+        keys={one.name: one.keys_from.name for one in spec.access.principals} if spec.access is not None else {},
         env_digest=inputs.env_digest,
         restarted_at=inputs.restarted_at,
     )

@@ -7,7 +7,7 @@ for. That of a CentralAgent has the schedules of its queues, which may be too la
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -29,6 +29,7 @@ from kubeagents_operator.desired.metadata import Manifest, Owner, manifest, sele
 from kubeagents_operator.fingerprint import digest
 
 CODE_PATH = "/agent/code"
+KEYS_PATH = "/etc/kubeagents-keys"
 CONFIG_FOLDER = "/etc/kubeagents"
 CONFIG_FILE = "config.json"
 TERMINATION_LOG = "/dev/termination-log"
@@ -77,6 +78,8 @@ class RuntimePods:
     code: str | None = None
     """ConfigMap with the user's Python files."""
     code_digest: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Secrets with API keys, by principal. They are read while the pods run: a change of one does not replace them."""
     env_digest: str = ""
     """Changes with the values that `env` takes from Secrets and ConfigMaps."""
     restarted_at: str = ""
@@ -174,6 +177,9 @@ def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:
     if runtime.code is not None:
         volumes.append({"name": "code", "configMap": {"name": runtime.code}})
         mounts.append({"name": "code", "mountPath": CODE_PATH, "readOnly": True})
+    for index, (principal, secret) in enumerate(runtime.keys.items()):
+        volumes.append({"name": f"keys-{index}", "secret": {"secretName": secret}})
+        mounts.append({"name": f"keys-{index}", "mountPath": f"{KEYS_PATH}/{principal}", "readOnly": True})
     settings = runtime.settings
     container = {
         "name": "runtime",

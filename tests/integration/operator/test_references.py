@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from kubeagents_api.labels import RESTARTED_AT
 from tests.integration.operator import manifests
 from tests.integration.operator.states import condition, wait_for
-from tests.support.cluster import Cluster, Object
+from tests.support.cluster import Cluster, KubectlError, Object
 from tests.support.eventually import eventually
 from tests.support.kstatus import kstatus
 from tests.support.operator_process import OperatorProcess
@@ -175,3 +176,34 @@ def _other(cluster: Cluster, namespace: str, deployment: str, than: str) -> str:
     found = hash_of(cluster, namespace, deployment)
     assert found != than, "still the same"
     return found
+
+
+def test_the_secrets_with_api_keys_are_named_when_missing_and_never_replace_pods(
+    base: None, cluster: Cluster, namespace: str
+) -> None:
+    root = {"name": "root", "role": "admin", "keysFrom": {"name": "root-keys"}}
+    cluster.apply(namespace, central(access={"principals": [root]}))
+    missing = wait_for(cluster, namespace, "centralagent/front", "Ready", status="False", reason="SecretNotFound")
+    assert 'Secret "root-keys" does not exist' in missing["message"]
+    assert 'spec.access.principals[name="root"].keysFrom' in missing["message"]
+
+    secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "root-keys"}}
+    cluster.apply(namespace, {**secret, "stringData": {"first": "the-first-key-of-root"}})
+    eventually(lambda: deployed(cluster, namespace, "front-central"), what="a Deployment")
+    cluster.apply(namespace, {**secret, "stringData": {"second": "the-second-key-of-root"}})
+    cluster.kubectl("-n", namespace, "annotate", "centralagent/front", f"{RESTARTED_AT}=now")
+    eventually(lambda: _handled(cluster, namespace) == "now", what="a later change is acted on")
+    generation = cluster.get(namespace, "deployment", "front-central")["metadata"]["generation"]
+    assert generation == 2, "the one for the restart"
+
+
+def test_access_without_an_admin_is_refused_with_what_to_write(base: None, cluster: Cluster, namespace: str) -> None:
+    viewer = {"name": "vera", "role": "viewer", "keysFrom": {"name": "vera-keys"}}
+    with pytest.raises(KubectlError, match="no admin of all queues and Agents"):
+        cluster.apply(namespace, central(access={"principals": [viewer]}))
+
+
+def _handled(cluster: Cluster, namespace: str) -> str | None:
+    status = cluster.get(namespace, "centralagent", "front").get("status", {})
+    handled: str | None = status.get("handled", {}).get("restartedAt")
+    return handled

@@ -196,6 +196,16 @@ def test_an_autoscaled_agent_has_its_fewest_replicas_all_the_time_but_at_least_o
     assert plan.notes == (f'Agent "echo" has autoscaling, which only a cluster does: {runs} for it all the time',)
 
 
+def test_nobody_is_asked_for_a_key_here_and_that_is_said(tmp_path: Path) -> None:
+    access = "access: {principals: [{name: root, role: admin, keysFrom: {name: root-keys}}]}"
+    plan = planned(tmp_path, QUEUE, CENTRAL.replace("spec: {", f"spec: {{{access}, "))
+    (central,) = (process.config(8123, None) for process in plan.processes)
+    assert isinstance(central, CentralAgentConfig)
+    assert (central.host, central.access, central.keys_path) == ("127.0.0.1", None, None)
+    (note,) = plan.notes
+    assert note.startswith('CentralAgent "central" has access: here nobody is asked for a key')
+
+
 def test_nothing_runs_for_what_is_suspended(tmp_path: Path) -> None:
     plan = planned(
         tmp_path,

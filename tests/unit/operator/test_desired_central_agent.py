@@ -87,3 +87,26 @@ def test_the_schedules_of_its_queues_reach_the_pods_and_a_change_rolls_them() ->
     config = json.loads(manifests["ConfigMap"]["data"]["config.json"])
     assert [schedule["name"] for schedule in config["schedules"]["work"]] == ["tick"]
     assert manifests["Deployment"] != made()["Deployment"]
+
+
+def test_keys_are_files_of_their_secrets_and_replace_no_pods() -> None:
+    def principal(name: str, role: str, secret: str) -> dict[str, Any]:
+        return {"name": name, "role": role, "keysFrom": {"name": secret}}
+
+    access = {"principals": [principal("root", "admin", "root-keys"), principal("ci@shop", "viewer", "ci-keys")]}
+    manifests = made(access=access)
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    mounts = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"] if one["name"] in volumes}
+
+    assert volumes == {"keys-0": "root-keys", "keys-1": "ci-keys"}
+    assert mounts == {"keys-0": "/etc/kubeagents-keys/root", "keys-1": "/etc/kubeagents-keys/ci@shop"}
+    config = json.loads(manifests["ConfigMap"]["data"]["config.json"])
+    assert config["keysPath"] == "/etc/kubeagents-keys"
+    assert [one["name"] for one in config["access"]["principals"]] == ["root", "ci@shop"]
+
+
+def test_without_access_nobody_is_asked_for_a_key() -> None:
+    config = json.loads(made()["ConfigMap"]["data"]["config.json"])
+
+    assert config.keys().isdisjoint({"access", "keysPath"})

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who sends a request, and the core as that caller may use it."""
+
+from contextvars import ContextVar
+from typing import Any, cast
+
+from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.http.errors import RefusedError
+from agent_runtime.security import Credentials, GuardedCore
+from agent_runtime.telemetry.http_server import Scope
+
+KEY_HEADER = "x-api-key"
+"""For clients whose `Authorization` is somebody else's, such as those that go by way of the Kubernetes API server."""
+PUBLIC_PATHS = frozenset({"/", "/docs", "/openapi.json"})
+"""The pages, which ask for a key themselves, and the description of the API."""
+
+_core: ContextVar[Core] = ContextVar("core")
+
+
+class CallersCore:
+    """The core for the request that is being handled: for the operations, which are built once."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_core.get(), name)
+
+
+callers_core = cast("Core", CallersCore())
+bind, unbind = _core.set, _core.reset
+
+
+def guarded() -> GuardedCore:
+    """The same, for what exists only where callers are told apart. Raises RefusedError elsewhere."""
+    core = _core.get()
+    if not isinstance(core, GuardedCore):
+        raise RefusedError(
+            409, "ACCESS_OPEN", "this CentralAgent asks nobody for a key: set spec.access in its manifest first"
+        )
+    return core
+
+
+def name() -> str | None:
+    """Who calls, where callers are told apart."""
+    core = _core.get()
+    return core.caller.name if isinstance(core, GuardedCore) else None
+
+
+def credentials(scope: Scope, *, request: str) -> Credentials:
+    """What came with a request."""
+    client = scope.get("client")
+    return Credentials(protocol="http", address=client[0] if client else None, key=_key(scope), request=request)
+
+
+def _key(scope: Scope) -> str | None:
+    key = None
+    for name, value in scope["headers"]:
+        if name == KEY_HEADER.encode():
+            return str(value.decode("latin-1")).strip()
+        if name == b"authorization":
+            scheme, _, rest = value.decode("latin-1").partition(" ")
+            if scheme.lower() == "bearer":
+                key = rest.strip()
+    return key
