@@ -188,7 +188,9 @@ class Cache:
         siblings[new.kind, new.name] = new
         if old is not None and replace(old, version=new.version) == new:
             return
-        if new.applied != self._coming.get((owner, new.kind, new.name)) or (old and old.applied == new.applied):
+        if _caught_up(old, new):
+            self._changed(owner)  # until then, nobody knows how the Deployment is
+        elif new.applied != self._coming.get((owner, new.kind, new.name)) or (old and old.applied == new.applied):
             self._stirred(owner)
 
     def _put_pod(self, new: Pod, owner: Key) -> None:
@@ -269,6 +271,13 @@ class Cache:
     def _changed_all(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self._changed(key)
+
+
+def _caught_up(old: Child | None, new: Child) -> bool:
+    """A controller has seen what was wanted of it last."""
+    if old is None or old.rollout is None or new.rollout is None:
+        return False
+    return new.rollout.current and not old.rollout.current
 
 
 def _drop(records: dict[Key, dict[Any, Any]], owner: Key, slot: Any) -> None:

@@ -37,6 +37,10 @@ REFUSED = [
         "queueRefs has a name twice: clients tell queues apart by name, list each name once",
     ),
     (workload.central_agent(service={"type": "Magic"}), "spec.service.type"),
+    (
+        workload.central_agent(access={"principals": [{"name": "v", "role": "viewer", "keysFrom": {"name": "s"}}]}),
+        "access.principals has no admin of all queues and Agents",
+    ),
     (workload.queue(redis={}), "redis needs exactly one of managed and external"),
     (
         workload.queue(redis={"managed": {}, "external": {"secretRef": {"name": "s"}}}),

@@ -337,10 +337,11 @@ def test_the_scale_subresource_counts_both_and_the_version_is_the_stable_one(ent
     stage.apply("2", image="runtime:2")
     stage.says("CanaryWaiting")
 
-    scale = stage.cluster.get_raw(f"/apis/kubeagents.dev/v1alpha1/namespaces/{stage.namespace}/agents/worker/scale")
-    pods = stage.cluster.objects(stage.namespace, "pods", scale["status"]["selector"])
+    path = f"/apis/kubeagents.dev/v1alpha1/namespaces/{stage.namespace}/agents/worker/scale"
+    eventually(lambda: stage.cluster.get_raw(path)["status"]["replicas"] == 4, what="the figure, which may be late")
     eventually(lambda: _status(stage)["ready"] == "4/4", what="four of four")
-    assert (scale["status"]["replicas"], len(pods)) == (4, 4)
+    pods = stage.cluster.objects(stage.namespace, "pods", stage.cluster.get_raw(path)["status"]["selector"])
+    assert len(pods) == 4
     assert _status(stage)["version"] == "runtime:1"
     selector = stage.cluster.get(stage.namespace, "service", STABLE)["spec"]["selector"]
     assert all(selector.items() <= pod["metadata"]["labels"].items() for pod in pods)

@@ -97,6 +97,23 @@ async def test_a_child_that_is_being_written_is_no_reason_to_look_again(cache: C
     assert changed == [ECHO, ECHO, ECHO]
 
 
+async def test_that_a_controller_has_caught_up_does_not_wait_for_more() -> None:
+    changed: list[Key] = []
+    stirred: list[Key] = []
+    cache = Cache(changed.append, stirred=stirred.append)
+
+    def show(version: int, *, observed: int, ready: int = 0) -> None:
+        status = {"observedGeneration": observed, "readyReplicas": ready}
+        metadata = {"generation": 2}
+        cache.seen(DEPLOYMENT, body("echo-agent", version=version, labels=OF_ECHO, metadata=metadata, status=status))
+
+    show(1, observed=1)
+    show(2, observed=1, ready=1)
+    assert (changed, stirred) == ([], [ECHO, ECHO])
+    show(3, observed=2, ready=1)
+    assert (changed, stirred) == ([ECHO], [ECHO, ECHO])
+
+
 async def test_an_older_version_never_replaces_a_newer_one(cache: Cache) -> None:
     cache.seen(AGENT, body("echo", version=10, spec={"replicas": 2}))
     cache.seen(AGENT, body("echo", version=9, spec={"replicas": 1}))
