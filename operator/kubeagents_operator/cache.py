@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kubeagents_operator import observed
 from kubeagents_operator.keys import Key, Name
-from kubeagents_operator.observed import Child, Custom, Digest, Lease, Pod
+from kubeagents_operator.observed import Child, Custom, Digest, Lease, Pod, Rollout
 from kubeagents_operator.references import Reference, references
 from kubeagents_operator.watched import CUSTOM, WATCHED, Resource
 
@@ -188,8 +188,8 @@ class Cache:
         siblings[new.kind, new.name] = new
         if old is not None and replace(old, version=new.version) == new:
             return
-        if _caught_up(old, new):
-            self._changed(owner)  # until then, nobody knows how the Deployment is
+        if _arrived(old, new):
+            self._changed(owner)
         elif new.applied != self._coming.get((owner, new.kind, new.name)) or (old and old.applied == new.applied):
             self._stirred(owner)
 
@@ -273,11 +273,17 @@ class Cache:
             self._changed(key)
 
 
-def _caught_up(old: Child | None, new: Child) -> bool:
-    """A controller has seen what was wanted of it last."""
-    if old is None or old.rollout is None or new.rollout is None:
-        return False
-    return new.rollout.current and not old.rollout.current
+def _arrived(old: Child | None, new: Child) -> bool:
+    """A Deployment is where it should be, and was not."""
+    return old is not None and _complete(new.rollout) and not _complete(old.rollout)
+
+
+def _complete(rollout: Rollout | None) -> bool:
+    return (
+        rollout is not None
+        and rollout.current
+        and rollout.updated == rollout.replicas == rollout.available == rollout.wanted
+    )
 
 
 def _drop(records: dict[Key, dict[Any, Any]], owner: Key, slot: Any) -> None:

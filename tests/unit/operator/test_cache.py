@@ -97,20 +97,20 @@ async def test_a_child_that_is_being_written_is_no_reason_to_look_again(cache: C
     assert changed == [ECHO, ECHO, ECHO]
 
 
-async def test_that_a_controller_has_caught_up_does_not_wait_for_more() -> None:
+async def test_that_a_deployment_has_arrived_does_not_wait_for_more() -> None:
     changed: list[Key] = []
     stirred: list[Key] = []
     cache = Cache(changed.append, stirred=stirred.append)
 
-    def show(version: int, *, observed: int, ready: int = 0) -> None:
-        status = {"observedGeneration": observed, "readyReplicas": ready}
-        metadata = {"generation": 2}
-        cache.seen(DEPLOYMENT, body("echo-agent", version=version, labels=OF_ECHO, metadata=metadata, status=status))
+    def show(version: int, *, pods: int, ready: int) -> None:
+        status = {"observedGeneration": 1, "replicas": pods, "updatedReplicas": pods, "availableReplicas": ready}
+        spec = {"replicas": 2}
+        cache.seen(DEPLOYMENT, body("echo-agent", version=version, labels=OF_ECHO, spec=spec, status=status))
 
-    show(1, observed=1)
-    show(2, observed=1, ready=1)
+    show(1, pods=3, ready=3)
+    show(2, pods=2, ready=1)
     assert (changed, stirred) == ([], [ECHO, ECHO])
-    show(3, observed=2, ready=1)
+    show(3, pods=2, ready=2)
     assert (changed, stirred) == ([ECHO], [ECHO, ECHO])
 
 
