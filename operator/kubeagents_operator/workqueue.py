@@ -26,7 +26,7 @@ import asyncio
 import heapq
 import logging
 import random
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -107,8 +107,8 @@ class WorkQueue:
         """Closed, and nothing runs."""
         self._again: dict[Key, _Cause] = {}
         """Added while it runs."""
-        self._ended: dict[Key, float] = {}
-        """Key -> when its last run ended."""
+        self._ended: OrderedDict[Key, float] = OrderedDict()
+        """Key -> when its last run ended, the earliest first; for as long as that matters to `add_soon`."""
         self._gathering: dict[Key, asyncio.TimerHandle] = {}
         """What was added soon and waits for more."""
         self._delayed: dict[Key, float] = {}
@@ -258,7 +258,10 @@ class WorkQueue:
         return key
 
     def _end(self, key: Key) -> None:
-        self._moved_at = self._ended[key] = self._loop.time()
+        now = self._moved_at = self._ended[key] = self._loop.time()
+        self._ended.move_to_end(key)
+        while now - next(iter(self._ended.values())) > self._gather:
+            self._ended.popitem(last=False)
         del self._running[key]
         namespace = key.namespace
         if self._busy[namespace] == self._share:

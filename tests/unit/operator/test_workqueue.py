@@ -202,6 +202,24 @@ async def test_what_is_gathered_of_an_object_that_is_gone_is_dropped(registry: C
     assert reconcile.calls == [A, A], "another one of that name does not wait"
 
 
+async def test_nothing_is_kept_of_runs_that_ended_long_ago(registry: CollectorRegistry) -> None:
+    queue, ended = make(registry, gather=0.0), asyncio.Event()
+
+    async def gone(key: Key) -> float | None:
+        queue.forget(key)
+        if key == C:
+            ended.set()
+        return None
+
+    async with running(queue, gone):
+        for key in (A, B, C):
+            queue.add(key)
+        await ended.wait()
+        await eventually_async(lambda: _is(not queue.running), what="the end of all", every=0.001)
+
+    assert set(queue._ended) <= {C}
+
+
 async def _is(true: bool) -> bool:
     return true
 
