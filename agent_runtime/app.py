@@ -202,7 +202,7 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         schedules = Schedules(config.schedules, queues, elector=elector, registry=registry)
         duties = Duties(elector, queues, schedules=schedules, agent_timeout_seconds=timeout, registry=registry)
         probes = Probes(live=observer.live, ready=observer.ready, registry=registry)
-        guard, guarding = await _guard(config, central, stack, instance=instance, url=urls[0], registry=registry)
+        guard, guarding = _guard(config, central, stack, instance=instance, url=urls[0], registry=registry)
         adapter = adapter_class("http")(
             Surroundings(
                 core=central, guard=guard, host=config.host, port=config.port, probes=probes, registry=registry
@@ -226,7 +226,7 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
             await end(*background)
 
 
-async def _guard(
+def _guard(
     config: CentralAgentConfig,
     central: "Central",
     stack: contextlib.AsyncExitStack,

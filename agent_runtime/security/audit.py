@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from prometheus_client import CollectorRegistry, Counter
 
 from agent_runtime.security.caller import Caller, Credentials
+from agent_runtime.security.rates import Bucket
 from kubeagents_api.access import AuditEntry
 from kubeagents_api.errors import QueueUnavailableError
 
@@ -24,6 +25,8 @@ _log = logging.getLogger("kubeagents.audit")
 
 _BACKLOG: Final = 10000
 _AT_ONCE: Final = 200
+_STRANGERS_AT_ONCE: Final = 100.0
+_STRANGERS_PER_SECOND: Final = 10.0
 _PAUSE_SECONDS: Final = 1.0
 """Until Redis is tried again."""
 
@@ -36,23 +39,6 @@ class Log(Protocol):
     async def read_log(self, *, after: str, limit: int) -> Sequence[tuple[str, str]]: ...
 
 
-class _Bucket:
-    """Tokens that come back with time."""
-
-    def __init__(self, *, burst: int, per_second: float) -> None:
-        self._burst, self._per_second = burst, per_second
-        self._tokens, self._at = float(burst), time.monotonic()
-
-    def take(self) -> bool:
-        now = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
 class Audit:
     """Takes entries, and writes them while `run` runs."""
 
@@ -60,7 +46,7 @@ class Audit:
         self._kept = kept
         self._waiting: deque[str] = deque()
         self._some = asyncio.Event()
-        self._strangers = _Bucket(burst=100, per_second=10)
+        self._strangers = Bucket(tokens=_STRANGERS_AT_ONCE, now=time.monotonic())
         self._entries = Counter(
             "kubeagents_audit_entries_total",
             "Calls that changed something or were refused.",
@@ -87,7 +73,7 @@ class Audit:
     ) -> None:
         """Add an entry. Of callers who are unknown, who may be anybody and many, some a second are enough."""
         self._entries.labels(verb, outcome).inc()
-        if caller is None and not self._strangers.take():
+        if caller is None and self._too_many_strangers():
             self._dropped.labels("strangers").inc()
             return
         entry = AuditEntry(
@@ -111,6 +97,10 @@ class Audit:
             self._dropped.labels("backlog").inc()
         self._waiting.append(entry.model_dump_json(by_alias=True, exclude_none=True))
         self._some.set()
+
+    def _too_many_strangers(self) -> bool:
+        most, per_second = _STRANGERS_AT_ONCE, _STRANGERS_PER_SECOND
+        return self._strangers.take(most=most, per_second=per_second, now=time.monotonic()) > 0
 
     async def read(self, *, after: str, limit: int) -> Sequence[tuple[str, AuditEntry]]:
         """Entries with their offsets, oldest first. Raises QueueUnavailableError."""

@@ -157,13 +157,9 @@ class GuardedCore:
 
     async def submit(self, queue: str, tasks: Sequence[TaskRequest]) -> Sequence[str]:
         """See Core. Who may use some Agents only has to name one of them in each task."""
-        with self._changing(Verb.SUBMIT, "submit", queue, _named([task.id or "a task" for task in tasks])) as change:
-            require_agents(self._caller, {task.agent for task in tasks})
-            # What a task depends on, its agent can read.
-            own = {task.id for task in tasks}
-            await self._check_tasks(
-                queue, [parent for task in tasks for parent in task.depends_on if parent not in own]
-            )
+        target = (tasks[0].id or "a task") if len(tasks) == 1 else f"{len(tasks)} tasks"
+        with self._changing(Verb.SUBMIT, "submit", queue, target) as change:
+            await self._check_submitted(queue, tasks)
             ids = await self._core.submit(queue, tasks)
             change.target = _named(ids)
             return ids
@@ -203,19 +199,19 @@ class GuardedCore:
     async def dead(self, queue: str, which: DeadFilter, *, limit: int, after: str) -> Sequence[TaskRecord]:
         """See Core."""
         self._reading("dead", queue)
-        self._check_filter(which)
+        require_agents(self._caller, {which.agent})
         return await self._core.dead(queue, which, limit=limit, after=after)
 
     async def replay(self, queue: str, which: DeadFilter, *, by: str) -> Sequence[str]:
         """See Core."""
         with self._changing(Verb.OPERATE, "replay", queue, _of(which)):
-            self._check_filter(which)
+            require_agents(self._caller, {which.agent})
             return await self._core.replay(queue, which, by=self._author(by))
 
     async def purge(self, queue: str, which: DeadFilter, *, by: str) -> Sequence[str]:
         """See Core."""
         with self._changing(Verb.OPERATE, "purge", queue, _of(which)):
-            self._check_filter(which)
+            require_agents(self._caller, {which.agent})
             return await self._core.purge(queue, which, by=self._author(by))
 
     async def set_gate(self, queue: str, gate: Gate, *, shut: bool, by: str) -> None:
@@ -321,14 +317,17 @@ class GuardedCore:
             for record in await self._core.results(queue, task_ids, timeout_seconds=0):
                 self._visible(record)
 
-    def _check_filter(self, which: DeadFilter) -> None:
-        if self._caller.agents is not None:
-            require_agents(self._caller, {which.agent})
+    async def _check_submitted(self, queue: str, tasks: Sequence[TaskRequest]) -> None:
+        if self._caller.agents is None:
+            return
+        require_agents(self._caller, {task.agent for task in tasks})
+        # What a task depends on, its agent can read.
+        own = {task.id for task in tasks}
+        await self._check_tasks(queue, [parent for task in tasks for parent in task.depends_on if parent not in own])
 
     def _check_whole(self) -> None:
         """What concerns a whole queue is not for those who may use some Agents only."""
-        if self._caller.agents is not None:
-            require_agents(self._caller, {None})
+        require_agents(self._caller, {None})
 
     def _watch(self) -> "asyncio.Task[None]":
         watch = asyncio.create_task(self._guard.watch(self._caller, self._credentials))

@@ -54,8 +54,7 @@ class Contender:
     def answers(self, path: str) -> bool:
         """Whether it answers with 200. Raises RuntimeError if it has ended."""
         if self.running.poll() is not None:
-            end = self.log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"{self.command[-1]} has ended with {self.running.returncode}:\n{end}")
+            raise RuntimeError(self._said())
         try:
             return self._client.get(f"http://127.0.0.1:{self.port}{path}").status_code == 200
         except httpx.TransportError:
@@ -74,14 +73,18 @@ class Contender:
             for series, _, value in [line.rpartition(" ")]
         }
 
+    def _said(self) -> str:
+        """Whether it still runs, and the end of its log."""
+        ended = self.running.poll()
+        state = "runs" if ended is None else f"has ended with {ended}"
+        return f"{self.command[-1]} {state}:\n{self.log.read_text(errors='replace')[-3000:]}"
+
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         if error is not None:
-            ended = self.running.poll()
-            state = "runs" if ended is None else f"has ended with {ended}"
-            error.add_note(f"{self.command[-1]} {state}:\n{self.log.read_text(errors='replace')[-3000:]}")
+            error.add_note(self._said())
         self.running.kill()
         self.running.wait()
         self._client.close()

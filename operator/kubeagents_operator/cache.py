@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kubeagents_operator import observed
 from kubeagents_operator.keys import Key, Name
-from kubeagents_operator.observed import Child, Custom, Digest, Lease, Pod, Rollout
+from kubeagents_operator.observed import Child, Custom, Digest, Lease, Pod
 from kubeagents_operator.references import Reference, references
 from kubeagents_operator.watched import CUSTOM, WATCHED, Resource
 
@@ -275,15 +275,9 @@ class Cache:
 
 def _arrived(old: Child | None, new: Child) -> bool:
     """A Deployment is where it should be, and was not."""
-    return old is not None and _complete(new.rollout) and not _complete(old.rollout)
-
-
-def _complete(rollout: Rollout | None) -> bool:
-    return (
-        rollout is not None
-        and rollout.current
-        and rollout.updated == rollout.replicas == rollout.available == rollout.wanted
-    )
+    if old is None or old.rollout is None or new.rollout is None:
+        return False
+    return new.rollout.complete and not old.rollout.complete
 
 
 def _drop(records: dict[Key, dict[Any, Any]], owner: Key, slot: Any) -> None:

@@ -70,6 +70,11 @@ class Rollout:
     revision: str = ""
     """The version of an Agent that the pod template is of (labels.REVISION)."""
 
+    @property
+    def complete(self) -> bool:
+        """All that is wanted is there, and nothing else."""
+        return self.current and self.updated == self.replicas == self.available == self.wanted
+
 
 @dataclass(frozen=True, slots=True)
 class Child:

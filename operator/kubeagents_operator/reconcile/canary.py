@@ -197,11 +197,7 @@ def _workload(child: Child | None) -> Workload | None:
     rollout = child.rollout if child is not None else None
     if rollout is None:
         return None
-    return Workload(rollout.revision, rollout.wanted, complete=_complete(rollout), works=_works(rollout))
-
-
-def _complete(rollout: Rollout) -> bool:
-    return rollout.current and rollout.updated == rollout.replicas == rollout.available == rollout.wanted
+    return Workload(rollout.revision, rollout.wanted, complete=rollout.complete, works=_works(rollout))
 
 
 def _works(rollout: Rollout) -> bool:
