@@ -2,6 +2,7 @@
 """A Redis Cluster of three masters, on this machine; replicas are added where a test wants them."""
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +21,17 @@ NODE_TIMEOUT_MS = 1500
 
 
 def free_cluster_port() -> int:
-    """A port whose companion for the cluster's own bus, which is 10,000 higher, exists."""
-    return next(port for port in iter(free_port, None) if port < 55536)
+    """A port whose companion for the cluster's own bus, which is 10,000 higher, exists and is free too."""
+    return next(port for port in iter(free_port, None) if port < 55536 and _is_free(port + 10_000))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @dataclass
@@ -104,7 +114,7 @@ class RedisCluster:
             "repl-diskless-sync-delay 0",
             *self.settings,
         )
-        node = RedisServer(self.binary, folder, append_only=True, port=free_cluster_port(), settings=settings)
+        node = RedisServer(self.binary, folder, append_only=True, pick_port=free_cluster_port, settings=settings)
         self.nodes.append(node)
         node.start()
         return node

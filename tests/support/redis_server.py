@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -64,6 +65,8 @@ class RedisServer:
     """Further lines of its configuration."""
     port: int = 0
     """A free one is chosen for 0, and kept over restarts."""
+    pick_port: Callable[[], int] = free_port
+    """How one is chosen."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,7 +85,7 @@ class RedisServer:
             self._start()
             return
         for _ in range(PORTS_TRIED):
-            self.port = free_port()
+            self.port = self.pick_port()
             try:
                 self._start()
             except PortTakenError:

@@ -208,9 +208,9 @@ def test_a_pod_that_dies_while_it_is_waited_for_is_not_waited_for(
     scaled.until("Reconciling", "True", "ScalingDeferredBusy")
     (leaving,) = _marked(cluster, namespace)
     cluster.kubectl("-n", namespace, "delete", "pod", leaving, "--force", "--grace-period=0")
+    gate.open()  # what takes its place may take its task too, and is then waited for in its turn
     scaled.until_pods(1)
     scaled.until("Ready", "True", "Available")
-    gate.open()
     assert {r.state for r in ended(workers, tasks)} == {TaskState.SUCCEEDED}
 
 

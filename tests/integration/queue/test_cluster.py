@@ -87,7 +87,7 @@ async def test_the_nodes_are_asked_and_used_over_tls(
     port = free_cluster_port()
     tls = (f"tls-cert-file {certificate}", f"tls-key-file {key_file}", f"tls-ca-cert-file {certificate}")
     settings = ("cluster-enabled yes", "tls-cluster yes", f"tls-port {port}", "tls-auth-clients no", *tls)
-    node = RedisServer(redis_binary, tmp_path, port=free_cluster_port(), settings=settings)
+    node = RedisServer(redis_binary, tmp_path, pick_port=free_cluster_port, settings=settings)
     try:
         node.start()
     except RuntimeError as error:
