@@ -179,7 +179,8 @@ async def _run_agent(
 
 async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[str]) -> None:
     # Only here: an agent's pod needs neither the web framework nor the time to import it.
-    from agent_runtime.adapters.base import Surroundings
+    from agent_runtime.adapters.base import Listening, Surroundings
+    from agent_runtime.adapters.http.web import Web
     from agent_runtime.adapters.registry import adapter as adapter_class
     from agent_runtime.central import Central, Duties, Observer, Schedules, ServedQueue
 
@@ -203,16 +204,26 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         duties = Duties(elector, queues, schedules=schedules, agent_timeout_seconds=timeout, registry=registry)
         probes = Probes(live=observer.live, ready=observer.ready, registry=registry)
         guard, guarding = _guard(config, central, stack, instance=instance, url=urls[0], registry=registry)
-        adapter = adapter_class("http")(
-            Surroundings(
-                core=central, guard=guard, host=config.host, port=config.port, probes=probes, registry=registry
+        web = Web(core=central, guard=guard, probes=probes, registry=registry, host=config.host, port=config.port)
+        adapters = {
+            name: adapter_class(name)(
+                Surroundings(core=central, guard=guard, web=web, host=config.host, port=port, registry=registry)
             )
-        )
-        await adapter.start()
-        host, port = adapter.address
-        names = ", ".join(central.queue_names)
+            for name, port in config.endpoints.items()
+        }
+        for adapter in adapters.values():
+            await adapter.start()
+        await web.start()
+        host, port = web.address
+        ports = {name: one.address[1] for name, one in adapters.items() if isinstance(one, Listening)}
         _log.info(
-            "central agent %s serves queues %s on http://%s:%d", config.name, names, host, port, extra={"port": port}
+            "central agent %s serves queues %s on http://%s:%d%s",
+            config.name,
+            ", ".join(central.queue_names),
+            host,
+            port,
+            "".join(f", {name} on {number}" for name, number in ports.items()),
+            extra={"port": port, "ports": ports},
         )
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
             background = [group.create_task(run()) for run in (observer.run, duties.run, *guarding)]
@@ -222,7 +233,10 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LINGER_SECONDS):
                         await signals.hurry.wait()
-            await adapter.stop(grace_seconds=0 if signals.hurry.is_set() else _REQUEST_GRACE_SECONDS)
+            grace = 0 if signals.hurry.is_set() else _REQUEST_GRACE_SECONDS
+            await asyncio.gather(
+                web.stop(grace_seconds=grace), *(adapter.stop(grace_seconds=grace) for adapter in adapters.values())
+            )
             await end(*background)
 
 

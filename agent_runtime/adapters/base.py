@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two sides of an adapter: what the process is to it, and what it is to the process."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry
 
@@ -143,6 +143,14 @@ class Core(Protocol):
         ...
 
 
+class Web(Protocol):
+    """The HTTP port, which several adapters share."""
+
+    def mount(self, prefix: str, app: AsgiApp, *, public: Collection[str] = ()) -> None:
+        """Let `app` answer what is at the prefix or below it. The `public` paths need no key."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What an adapter is built from."""
@@ -150,27 +158,34 @@ class Surroundings:
     core: Core
     guard: "Guard | None"
     """Admits callers; None where whoever reaches the port may do everything."""
+    web: Web
+    """For protocols that ride on HTTP."""
     host: str
+    """Where to listen, for those that have a port of their own."""
     port: int
-    probes: AsgiApp
-    """Answers `/healthz`, `/readyz` and `/metrics`, for adapters that speak HTTP."""
+    """That port; 0 chooses a free one, and for those that ride on HTTP."""
     registry: CollectorRegistry
 
 
 class Adapter(Protocol):
-    """One protocol on one port."""
+    """One protocol. Translates between its wire and the core, and nothing else."""
 
     def __init__(self, surroundings: Surroundings) -> None: ...
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens: host and port."""
-        ...
 
     async def start(self) -> None:
         """Listen. Raises RuntimeConfigError if the address cannot be had."""
         ...
 
     async def stop(self, *, grace_seconds: float) -> None:
-        """Stop listening, let running calls end within the grace, then cut them."""
+        """Take nothing new, let running calls end within the grace, then cut them."""
+        ...
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """An adapter with a port of its own."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
         ...

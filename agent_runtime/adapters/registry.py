@@ -4,15 +4,17 @@
 import importlib
 
 from agent_runtime.adapters.base import Adapter
+from kubeagents_api.endpoints import Endpoint
 
 # Sorted by name.
-ADAPTERS: dict[str, str] = {
+ADAPTERS: dict[Endpoint, str] = {
     "http": "agent_runtime.adapters.http.adapter:HttpAdapter",
 }
 
 
-def adapter(name: str) -> type[Adapter]:
-    """The class of the adapter. Raises KeyError for a name that is not in the table."""
+def adapter(name: Endpoint) -> type[Adapter]:
+    """The class of the adapter. Raises KeyError for a name that is not in the table, ModuleNotFoundError
+    if what it needs is not installed."""
     module, _, attribute = ADAPTERS[name].partition(":")
     found: type[Adapter] = getattr(importlib.import_module(module), attribute)
     return found

@@ -46,8 +46,10 @@ async def respond(
 class HttpServer:
     """Serves an ASGI application on one socket from `start` to `stop`."""
 
-    def __init__(self, app: AsgiApp, *, host: str, port: int) -> None:
+    def __init__(self, app: AsgiApp, *, host: str, port: int, max_message_bytes: int | None = None) -> None:
+        """`max_message_bytes` limits each message of a WebSocket; without it there are none."""
         self._app = app
+        self._max_message_bytes = max_message_bytes
         self._host = host
         self._port = port
         self._server: _Server | None = None
@@ -65,7 +67,8 @@ class HttpServer:
         config = uvicorn.Config(
             self._app,
             http=_Protocol,
-            ws="none",
+            ws="none" if self._max_message_bytes is None else "websockets-sansio",
+            ws_max_size=self._max_message_bytes or 0,
             lifespan="off",
             loop="none",
             log_config=None,

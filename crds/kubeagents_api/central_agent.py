@@ -7,6 +7,7 @@ from pydantic import Field
 
 from kubeagents_api.access import AccessSettings
 from kubeagents_api.conditions import Condition
+from kubeagents_api.endpoints import Endpoint
 from kubeagents_api.model import ApiModel, QueueRef, Rule
 from kubeagents_api.pod import PodSettings
 
@@ -31,6 +32,9 @@ class CentralAgentSpec(PodSettings):
     """The TaskQueues that clients reach through this CentralAgent. The first one is the default."""
     service: ServiceSettings = ServiceSettings()
     """The Service in front of the pods."""
+    endpoints: list[Endpoint] = Field(default=["http"], min_length=1, max_length=6)
+    """The protocols that the pods serve. HTTP (with SSE), WebSocket, MCP and A2A share the Service's port; gRPC is on
+    port 9090 and ZeroMQ, which needs the extra `zeromq` in the image, on port 5555."""
     access: AccessSettings | None = None
     """Who may use the CentralAgent, and for what. If unset, whoever reaches its port may do everything.
     `kubeagents dev` asks nobody: it listens on the loopback address only."""
@@ -41,6 +45,11 @@ class CentralAgentSpec(PodSettings):
     after ten times as long."""
 
     rules = (
+        Rule(
+            cel="self.endpoints.exists(e, e == 'http') && self.endpoints.all(e, self.endpoints.exists_one(o, o == e))",
+            message="endpoints must contain http, which the command line and the page use, and each protocol once",
+            holds=lambda s: "http" in s.endpoints and len(set(s.endpoints)) == len(s.endpoints),
+        ),
         Rule(
             cel="self.queueRefs.all(a, self.queueRefs.exists_one(b, b.name == a.name))",
             message="queueRefs has a name twice: clients tell queues apart by name, list each name once",

@@ -66,4 +66,8 @@ RESERVED_ENV_PREFIX = "KUBEAGENTS_"
 
 HTTP_PORT = 8080
 """The port every runtime pod listens on: health and metrics; on a CentralAgent also its HTTP API."""
+GRPC_PORT = 9090
+"""The port for gRPC, where it is served."""
+ZEROMQ_PORT = 5555
+"""The port for ZeroMQ, where it is served."""
 REDIS_PORT = 6379

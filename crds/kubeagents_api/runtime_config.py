@@ -7,6 +7,7 @@ names it gives.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from kubeagents_api.access import AccessSettings
 from kubeagents_api.agent import AgentSpec, BatchSettings
 from kubeagents_api.central_agent import CentralAgentSpec
+from kubeagents_api.endpoints import OWN_PORTS, Endpoint
 from kubeagents_api.errors import RuntimeConfigError
 from kubeagents_api.labels import HTTP_PORT
 from kubeagents_api.limits import QueueLimits
@@ -86,6 +88,8 @@ class CentralAgentConfig(ApiModel):
     keys_path: str | None = None
     """Folder with the keys of the principals: `<principal>/<entry>`."""
     agent_timeout_seconds: int
+    endpoints: dict[Endpoint, int]
+    """The protocols it serves, each with its own port; 0 for those that ride on HTTP, or to choose a free one."""
     host: str = "0.0.0.0"  # noqa: S104 - a pod's address; `kubeagents dev` says 127.0.0.1
     port: int
 
@@ -151,6 +155,7 @@ def central_agent_config(
     keys_path: str | None = None,
     host: str = "0.0.0.0",  # noqa: S104 - as in the model
     port: int = HTTP_PORT,
+    own_ports: Mapping[Endpoint, int] = OWN_PORTS,
 ) -> CentralAgentConfig:
     """The configuration of each process of a CentralAgent. `queues` has the spec of every TaskQueue it names.
 
@@ -170,6 +175,7 @@ def central_agent_config(
         access=spec.access if keys_path is not None else None,
         keys_path=keys_path if spec.access is not None else None,
         agent_timeout_seconds=spec.agent_timeout_seconds,
+        endpoints={name: own_ports.get(name, 0) for name in spec.endpoints},
         host=host,
         port=port,
     )

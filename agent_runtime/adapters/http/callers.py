@@ -28,6 +28,11 @@ callers_core = cast("Core", CallersCore())
 bind, unbind = _core.set, _core.reset
 
 
+def current_core() -> Core:
+    """The core for the request that is being handled: for what outlives the handling, or happens in other tasks."""
+    return _core.get()
+
+
 def guarded() -> GuardedCore:
     """The same, for what exists only where callers are told apart. Raises RefusedError elsewhere."""
     core = _core.get()
@@ -47,7 +52,9 @@ def name() -> str | None:
 def credentials(scope: Scope, *, request: str) -> Credentials:
     """What came with a request."""
     client = scope.get("client")
-    return Credentials(protocol="http", address=client[0] if client else None, key=_key(scope), request=request)
+    return Credentials(
+        protocol=str(scope["type"]), address=client[0] if client else None, key=_key(scope), request=request
+    )
 
 
 def _key(scope: Scope) -> str | None:

@@ -4,7 +4,7 @@
 import logging
 import re
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +24,7 @@ from kubeagents_api.errors import KubeagentsError
 _log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "x-request-id"
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -31,12 +32,20 @@ class Envelope:
     """An ASGI application around another; probes bypass it."""
 
     def __init__(
-        self, app: AsgiApp, *, core: Core, guard: Guard | None, probes: AsgiApp, registry: CollectorRegistry
+        self,
+        app: AsgiApp,
+        *,
+        core: Core,
+        guard: Guard | None,
+        public: Collection[str],
+        probes: AsgiApp,
+        registry: CollectorRegistry,
     ) -> None:
-        """Without a guard, whoever reaches the port may do everything."""
+        """Without a guard, whoever reaches the port may do everything; with one, still what is at `public` paths."""
         self._app = app
         self._core = core
         self._guard = guard
+        self._public = public
         self._probes = probes
         self._requests = Counter(
             "kubeagents_http_requests_total", "Requests answered.", ["method", "route", "status"], registry=registry
@@ -49,8 +58,8 @@ class Envelope:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["path"] in PROBE_PATHS:
+        """Handle one request, or one WebSocket from its handshake to its end."""
+        if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
             return await self._probes(scope, receive, send)
         request_id = _request_id(scope)
         token = logs.bind({"request": request_id})
@@ -59,7 +68,9 @@ class Envelope:
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] == "websocket.accept":
+                status = 101
+            if message["type"] in _STARTS:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = request_id
@@ -74,12 +85,12 @@ class Envelope:
             finally:
                 callers.unbind(bound)
         except KubeagentsError as error:  # of the guard: what the application raises, it answers itself
-            await refusal(error)(scope, receive, send_with_id)
+            await self._refuse(error, scope, receive, send_with_id)
         except ClientDisconnect:
             status = 499
         except Exception:
-            _log.exception("%s %s failed", scope["method"], scope["path"])
-            if status == 0:
+            _log.exception("%s %s failed", _method(scope), scope["path"])
+            if status == 0 and scope["type"] == "http":
                 body = error_body(
                     f"something went wrong in the server; its log has more under request {request_id}",
                     code="INTERNAL",
@@ -92,17 +103,27 @@ class Envelope:
             logs.unbind(token)
 
     async def _core_for(self, scope: Scope, request_id: str) -> Core:
-        if self._guard is None or scope["path"] in callers.PUBLIC_PATHS:
+        if self._guard is None or scope["path"] in self._public:
             return self._core
         return await self._guard.admit(callers.credentials(scope, request=request_id))
+
+    async def _refuse(self, error: KubeagentsError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an error of the guard. A WebSocket gets it instead of its handshake."""
+        if scope["type"] == "websocket":
+            await receive()  # the server wants the request for a handshake to be taken before it is refused
+        await refusal(error)(scope, receive, send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         # The template, not the path: a label per task id would never end.
         route = getattr(scope.get("route"), "path", "none")
-        self._requests.labels(scope["method"], route, status).inc()
+        self._requests.labels(_method(scope), route, status).inc()
         self._seconds.labels(route).observe(seconds)
         level = logging.INFO if status >= 400 else logging.DEBUG
-        _log.log(level, "%s %s -> %d in %.1f ms", scope["method"], scope["path"], status, seconds * 1000)
+        _log.log(level, "%s %s -> %d in %.1f ms", _method(scope), scope["path"], status, seconds * 1000)
+
+
+def _method(scope: Scope) -> str:
+    return str(scope["method"]) if scope["type"] == "http" else "WEBSOCKET"
 
 
 def _request_id(scope: Scope) -> str:

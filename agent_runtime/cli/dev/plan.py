@@ -203,7 +203,14 @@ class _Planner:
         def config(port: int, code_path: str | None) -> CentralAgentConfig:
             del code_path
             return central_agent_config(
-                name=name, namespace=namespace, spec=spec, queues=queues, leader="alone", host=HOST, port=port
+                name=name,
+                namespace=namespace,
+                spec=spec,
+                queues=queues,
+                leader="alone",
+                host=HOST,
+                port=port,
+                own_ports={},
             )
 
         return ProcessPlan(

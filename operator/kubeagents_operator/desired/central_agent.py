@@ -41,6 +41,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         leader="lease",
         keys_path=KEYS_PATH,
     )
+    ports = {str(name): port for name, port in config.endpoints.items() if port}
     pods = RuntimePods(
         owner=owner,
         name=names.central_agent(owner.key.name),
@@ -51,6 +52,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         grace_seconds=_GRACE_SECONDS,
         api_token=True,
         config_in_template=False,
+        ports=ports,
         keys={one.name: one.keys_from.name for one in spec.access.principals} if spec.access is not None else {},
         env_digest=inputs.env_digest,
         restarted_at=inputs.restarted_at,
@@ -62,7 +64,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         _role_binding(owner, pods.name),
         lease(owner),
         runtime.config_map(pods),
-        runtime.service(owner, pods.name, port=spec.service.port, kind=spec.service.type),
+        runtime.service(owner, pods.name, port=spec.service.port, kind=spec.service.type, others=ports),
         runtime.deployment(pods, defaults),
     ]
 

@@ -8,6 +8,7 @@ for. That of a CentralAgent has the schedules of its queues, which may be too la
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -78,6 +79,8 @@ class RuntimePods:
     code: str | None = None
     """ConfigMap with the user's Python files."""
     code_digest: str = ""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """Those besides HTTP, by name."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Secrets with API keys, by principal. They are read while the pods run: a change of one does not replace them."""
     env_digest: str = ""
@@ -101,9 +104,12 @@ def service_account(owner: Owner, name: str) -> Manifest:
     return manifest(owner, "v1", "ServiceAccount", name, automountServiceAccountToken=False)
 
 
-def service(owner: Owner, name: str, *, port: int, kind: str = "ClusterIP") -> Manifest:
-    """The Service in front of the pods' HTTP port."""
+def service(
+    owner: Owner, name: str, *, port: int, kind: str = "ClusterIP", others: Mapping[str, int] = MappingProxyType({})
+) -> Manifest:
+    """The Service in front of the pods: `port` leads to HTTP, the `others` are the same as in the pods."""
     ports = [{"name": "http", "port": port, "protocol": "TCP", "targetPort": "http"}]
+    ports += [{"name": one, "port": number, "protocol": "TCP", "targetPort": one} for one, number in others.items()]
     return manifest(owner, "v1", "Service", name, spec={"type": kind, "selector": selector(owner), "ports": ports})
 
 
@@ -186,7 +192,10 @@ def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:
         "image": settings.image or defaults.runtime_image,
         "imagePullPolicy": settings.image_pull_policy or defaults.image_pull_policy,
         "command": ["python", "-m", "agent_runtime"],
-        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"}
+            for name, port in {"http": HTTP_PORT, **runtime.ports}.items()
+        ],
         "env": [
             {"name": CONFIG_ENV, "value": f"{CONFIG_FOLDER}/{CONFIG_FILE}"},
             {

@@ -87,6 +87,7 @@ class System:
             queues=served,
             leader=LeaderConfig(type="alone", lease_name="hub-leader", lease_duration_seconds=15),
             agent_timeout_seconds=3,
+            endpoints={"http": 0},
             host="127.0.0.1",
             port=0,
         ).model_copy(update=changes)
