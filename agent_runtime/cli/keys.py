@@ -18,6 +18,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     DEVELOPER = "developer"
     VIEWER = "viewer"
+    AGENT = "agent"
 
 
 _Principal = Annotated[

@@ -17,7 +17,7 @@ from agent_runtime.queue.base import Gate
 from agent_runtime.security.audit import Audit
 from agent_runtime.security.authenticator import Authenticator
 from agent_runtime.security.caller import Caller, Credentials
-from agent_runtime.security.permissions import Verb, require, require_agents, sees
+from agent_runtime.security.permissions import Verb, reach, require, require_agents, sees
 from agent_runtime.security.rates import Rates
 from agent_runtime.security.runtime_keys import RuntimeKeys
 from kubeagents_api.access import AuditEntry, KeyInfo, KeyRequest, NewKey
@@ -250,7 +250,7 @@ class GuardedCore:
         """See Core; of the queues and Agents that the caller may use."""
         self._reading("instances", queue)
         found = await self._core.instances(queue=queue, agent=agent)
-        agents = self._caller.agents
+        agents = reach(self._caller)
         return [one for one in found if sees(self._caller, one.queue) and (agents is None or one.agent in agents)]
 
     async def make_key(self, wanted: KeyRequest) -> NewKey:
@@ -307,18 +307,18 @@ class GuardedCore:
 
     def _visible(self, record: TaskRecord) -> TaskRecord:
         """Somebody's who may use some Agents only, what is for others is not there."""
-        agents = self._caller.agents
+        agents = reach(self._caller)
         if agents is not None and record.agent not in agents:
             raise TaskNotFoundError(f"there is no task {record.id!r} of the Agents that {self._caller.name} may use")
         return record
 
     async def _check_tasks(self, queue: str, task_ids: Sequence[str]) -> None:
-        if self._caller.agents is not None and task_ids:
+        if reach(self._caller) is not None and task_ids:
             for record in await self._core.results(queue, task_ids, timeout_seconds=0):
                 self._visible(record)
 
     async def _check_submitted(self, queue: str, tasks: Sequence[TaskRequest]) -> None:
-        if self._caller.agents is None:
+        if reach(self._caller) is None:
             return
         require_agents(self._caller, {task.agent for task in tasks})
         # What a task depends on, its agent can read.

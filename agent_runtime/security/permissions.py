@@ -17,6 +17,8 @@ class Verb(StrEnum):
     """Tasks, results, streams, events, figures, agents."""
     SUBMIT = "submit"
     CANCEL = "cancel"
+    WORK = "work"
+    """To be an agent's process: to show itself, take tasks and settle them."""
     OPERATE = "operate"
     """Gates, cordons, dead tasks."""
     ADMINISTER = "administer"
@@ -27,6 +29,7 @@ _ALLOWED: Final[dict[Role, frozenset[Verb]]] = {
     "admin": frozenset(Verb),
     "developer": frozenset({Verb.READ, Verb.SUBMIT, Verb.CANCEL}),
     "viewer": frozenset({Verb.READ}),
+    "agent": frozenset({Verb.READ, Verb.SUBMIT, Verb.WORK}),
 }
 
 
@@ -50,6 +53,14 @@ def require_agents(caller: Caller, agents: Iterable[str | None]) -> None:
             raise ForbiddenError(f"{caller.name} may only use tasks that name an agent, one of {_list(caller.agents)}")
         if agent not in caller.agents:
             raise ForbiddenError(f"{caller.name} may not use tasks of Agent {agent!r}, only of {_list(caller.agents)}")
+
+
+def reach(caller: Caller) -> frozenset[str] | None:
+    """The Agents to which the caller may submit tasks, and whose tasks it sees; None: all.
+
+    An `agent` works for its own only (`require_agents`), and may call any.
+    """
+    return None if caller.role == "agent" else caller.agents
 
 
 def sees(caller: Caller, queue: str) -> bool:

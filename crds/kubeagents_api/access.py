@@ -2,7 +2,7 @@
 """Who may do what at a CentralAgent: what its manifest says, and the keys that are made while it runs."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -12,9 +12,9 @@ PrincipalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._@-]{0,61
 """Name of a person, program or team. It stands in the audit log and in the events of queues."""
 
 
-Role = Literal["admin", "developer", "viewer"]
+Role = Literal["admin", "developer", "viewer", "agent"]
 """What a principal may do. `viewer` reads. `developer` also submits and cancels. `admin` may do
-everything, such as pause a queue, replay dead tasks and make keys."""
+everything, such as pause a queue, replay dead tasks and make keys. `agent` works, reads and submits."""
 
 
 class Grant(ApiModel):
@@ -22,11 +22,21 @@ class Grant(ApiModel):
 
     role: Role
     """What the principal may do. `viewer` reads. `developer` also submits and cancels tasks. `admin` may do everything,
-    such as pause a queue, replay dead tasks and make keys."""
+    such as pause a queue, replay dead tasks and make keys. `agent` is for agents outside the cluster: it takes the
+    tasks of its `agents` and settles them, and may submit tasks to any Agent and read them, as those inside may."""
     queues: list[ObjectName] | None = Field(default=None, min_length=1, max_length=32)
     """The TaskQueues for which the role holds; all of the CentralAgent's if unset."""
     agents: list[ObjectName] | None = Field(default=None, min_length=1, max_length=64)
-    """The Agents for whose tasks the role holds; all if unset. Then tasks must name one of them."""
+    """The Agents for whose tasks the role holds; all if unset. Then tasks must name one of them. For the role `agent`
+    they are those whose work is done."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.role != 'agent' || has(self.agents)",
+            message="role agent needs agents: name the Agents whose tasks it works on",
+            holds=lambda g: g.role != "agent" or g.agents is not None,
+        ),
+    )
 
 
 class RequestLimit(ApiModel):

@@ -41,6 +41,10 @@ REFUSED = [
         workload.central_agent(access={"principals": [{"name": "v", "role": "viewer", "keysFrom": {"name": "s"}}]}),
         "access.principals has no admin of all queues and Agents",
     ),
+    (
+        workload.central_agent(access={"principals": [{"name": "a", "role": "agent", "keysFrom": {"name": "s"}}]}),
+        "role agent needs agents: name the Agents whose tasks it works on",
+    ),
     (workload.queue(redis={}), "redis needs exactly one of managed and external"),
     (
         workload.queue(redis={"managed": {}, "external": {"secretRef": {"name": "s"}}}),

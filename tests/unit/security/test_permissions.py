@@ -2,8 +2,8 @@
 import pytest
 
 from agent_runtime.security.caller import Caller
-from agent_runtime.security.permissions import Verb, require, require_agents
-from kubeagents_api.access import Role
+from agent_runtime.security.permissions import Verb, reach, require, require_agents
+from kubeagents_api.access import Grant, Role
 from kubeagents_api.errors import ForbiddenError
 
 
@@ -20,6 +20,7 @@ def caller(role: Role, *, queues: set[str] | None = None, agents: set[str] | Non
         ("admin", set(Verb)),
         ("developer", {Verb.READ, Verb.SUBMIT, Verb.CANCEL}),
         ("viewer", {Verb.READ}),
+        ("agent", {Verb.READ, Verb.SUBMIT, Verb.WORK}),
     ],
 )
 def test_a_role_may_do_what_is_its_and_nothing_else(role: Role, verbs: set[Verb]) -> None:
@@ -35,7 +36,7 @@ def test_a_role_may_do_what_is_its_and_nothing_else(role: Role, verbs: set[Verb]
 
 
 def test_what_is_refused_is_said_with_who_may() -> None:
-    with pytest.raises(ForbiddenError, match="maria has the role viewer, which may not submit: that needs admin, dev"):
+    with pytest.raises(ForbiddenError, match="maria has the role viewer, which may not submit: that needs admin, agent"):
         require(caller("viewer"), Verb.SUBMIT, queue="orders")
 
 
@@ -59,3 +60,17 @@ def test_who_may_use_some_agents_has_to_name_one() -> None:
     with pytest.raises(ForbiddenError, match="name an agent"):
         require_agents(some, {None})
     require_agents(caller("developer"), {None, "mail"})
+
+
+def test_an_agent_works_for_its_own_and_calls_any() -> None:
+    outside = caller("agent", agents={"billing"})
+    require_agents(outside, {"billing"})
+    with pytest.raises(ForbiddenError, match="not use tasks of Agent 'mail', only of billing"):
+        require_agents(outside, {"mail"})
+    assert reach(outside) is None
+    assert reach(caller("developer", agents={"billing"})) == {"billing"}
+
+
+def test_an_agent_says_for_whom_it_works() -> None:
+    with pytest.raises(ValueError, match="role agent needs agents: name the Agents"):
+        Grant(role="agent")
