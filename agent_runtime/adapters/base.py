@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry
 
-from agent_runtime.queue.base import Gate
+from agent_runtime.queue.base import Gate, Worker, WorkerQueue
 from agent_runtime.telemetry.http_server import AsgiApp
+from kubeagents_api.interface import InterfaceInfo
 from kubeagents_api.schedule_info import ScheduleInfo
 from kubeagents_api.task import (
     DeadFilter,
@@ -20,6 +21,7 @@ from kubeagents_api.task import (
     TaskRequest,
     TaskState,
 )
+from kubeagents_api.work import Terms
 
 if TYPE_CHECKING:  # it is around a core
     from agent_runtime.security import Guard
@@ -140,6 +142,22 @@ class Core(Protocol):
 
     async def instances(self, *, queue: str | None, agent: str | None) -> Sequence[InstanceInfo]:
         """The known agent processes; of one queue or of all (None), of one Agent or of all."""
+        ...
+
+    def register(self, queue: str, worker: Worker) -> Terms:
+        """What an agent's process outside of the cluster has to know of the queue. Its first heartbeat shows it."""
+        ...
+
+    def worker_queue(self, queue: str) -> WorkerQueue:
+        """The worker's half of the queue, for such processes."""
+        ...
+
+    async def interfaces(self, *, queue: str | None) -> Sequence[InterfaceInfo]:
+        """What Agents say about themselves; those of one queue or of all (None)."""
+        ...
+
+    def may_submit(self, queue: str, agent: str | None) -> bool:
+        """Whether the caller may submit tasks for an Agent, or that name none (None), to the queue."""
         ...
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_runtime.agent.attempt import Attempt, Voice
-from agent_runtime.queue.base import TaskQueue, Worker
+from agent_runtime.queue.base import Worker, WorkerQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class AgentProcess:
     """One process of an Agent."""
 
     worker: Worker
-    queue: TaskQueue
+    queue: WorkerQueue
     max_payload_bytes: int
     """Largest part of a result, in bytes of JSON."""
     alive_seconds: float

@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from agent_runtime.central.schedules import Plan
 from agent_runtime.central.served import ServedQueue
+from agent_runtime.central.workers import LentQueue
 from agent_runtime.leader.base import Elector
-from agent_runtime.queue.base import Gate
+from agent_runtime.queue.base import Gate, Worker, WorkerQueue
 from agent_runtime.queue.sharding import choose_shard, made_up_ids
 from kubeagents_api.errors import QueueNotFoundError
+from kubeagents_api.interface import InterfaceInfo
 from kubeagents_api.runtime_config import CentralAgentConfig
 from kubeagents_api.schedule_info import ScheduleInfo
 from kubeagents_api.task import (
@@ -25,6 +27,7 @@ from kubeagents_api.task import (
     TaskRequest,
     TaskState,
 )
+from kubeagents_api.work import Terms
 
 T = TypeVar("T")
 
@@ -197,6 +200,32 @@ class Central:
             *(served.ask(served.queue.instances(timeout_seconds=timeout)) for served in asked)
         )
         return [found for answer in answers for found in answer if agent is None or found.agent == agent]
+
+    def register(self, queue: str, worker: Worker) -> Terms:
+        """What an agent's process outside of the cluster has to know of the queue."""
+        config = self._served(queue).config
+        return Terms(
+            queue=config.name,
+            namespace=config.namespace,
+            lease_seconds=config.lease_seconds,
+            agent_timeout_seconds=self._config.agent_timeout_seconds,
+            max_payload_bytes=config.max_payload_bytes,
+        )
+
+    def worker_queue(self, queue: str) -> WorkerQueue:
+        """The worker's half of the queue, for such processes."""
+        return LentQueue(self._served(queue), unless_drained=self._unless_drained)
+
+    async def interfaces(self, *, queue: str | None) -> Sequence[InterfaceInfo]:
+        """What Agents say about themselves."""
+        asked = list(self._queues.values()) if queue is None else [self._served(queue)]
+        answers = await asyncio.gather(*(served.ask(served.queue.interfaces()) for served in asked))
+        return [found for answer in answers for found in answer]
+
+    def may_submit(self, queue: str, agent: str | None) -> bool:
+        """Whether tasks may be submitted to the queue. Raises QueueNotFoundError."""
+        self._served(queue)
+        return True
 
     async def _unless_drained(self, call: Awaitable[T]) -> T | None:
         """What the call returns; None if the process drains before."""

@@ -62,7 +62,6 @@ What it looks like in Redis
 from agent_runtime.queue.base import (
     Beat,
     Claim,
-    CordonedError,
     Failed,
     Gate,
     Orders,
@@ -77,6 +76,7 @@ from agent_runtime.queue.base import (
 from agent_runtime.queue.redis import RedisTaskQueue
 from agent_runtime.queue.sharded import ShardedTaskQueue
 from agent_runtime.queue.sharding import shard_config
+from kubeagents_api.errors import CordonedError
 from kubeagents_api.runtime_config import QueueConfig
 
 __all__ = [

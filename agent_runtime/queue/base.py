@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from kubeagents_api.interface import Interface, InterfaceInfo
 from kubeagents_api.task import (
     DeadFilter,
     InstanceInfo,
@@ -121,6 +122,8 @@ class Beat:
     """Which version of its Agent the process is."""
     cordoned: bool = False
     """It takes nothing new, and no claim of it is under way."""
+    interface: Interface | None = None
+    """What its Agent does; None if it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +132,6 @@ class Orders:
 
     cordoned: bool = False
     """It shall take nothing new, until a later answer says otherwise."""
-
-
-class CordonedError(Exception):
-    """The process that wants tasks is cordoned. It has been given none, and is not until it is no longer cordoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +147,8 @@ class StorageInfo:
     """One round trip."""
 
 
-class TaskQueue(Protocol):
-    """One queue. Every method is one round trip (long lists take several), or a blocking wait on top of one.
+class WorkerQueue(Protocol):
+    """What an agent's process needs of a queue. Also there over a wire, for processes outside of the cluster.
 
     All methods raise QueueUnavailableError (QueueAuthError when refused) when the server cannot be reached.
     """
@@ -163,18 +162,6 @@ class TaskQueue(Protocol):
         Raises PayloadTooLargeError, DuplicateTaskError or InvalidTaskError, which name the task and field;
         QueueClosedError; QueueFullError if they do not fit, with `limits.whenFull: Block` after waiting.
         """
-        ...
-
-    async def fire(self, schedule: str, due: datetime, task: TaskRequest) -> bool:
-        """Submit the task of a schedule, unless the schedule has fired for this due time or a later one.
-
-        Both in one step, so that each due time fires once, whoever leads. Raises what `submit` raises; then it has not
-        fired.
-        """
-        ...
-
-    async def fired(self) -> dict[str, datetime]:
-        """The last due time that each schedule fired for."""
         ...
 
     async def cancel(self, task_ids: Sequence[str], *, by: str, reason: str = "") -> list[TaskState]:
@@ -220,6 +207,46 @@ class TaskQueue(Protocol):
         """
         ...
 
+    async def parents(self, claim: Claim) -> Mapping[str, ParentOutcome]:
+        """How the tasks ended that this one depends on. They are kept for it until it has ended, whatever their TTL."""
+        ...
+
+    async def wait(self, task_ids: Sequence[str], *, timeout_seconds: float) -> list[TaskRecord]:
+        """The tasks, as soon as all are final or the time is over; pushed, not polled. Raises TaskNotFoundError."""
+        ...
+
+    async def instances(self, *, timeout_seconds: float) -> list[InstanceInfo]:
+        """All known agent processes; healthy are those whose last beat is at most `timeout_seconds` old."""
+        ...
+
+    async def stats(self) -> QueueStats:
+        """The queue's figures."""
+        ...
+
+    async def beat(self, beat: Beat) -> Orders:
+        """Record a heartbeat of an agent process, and tell it what it is to do."""
+        ...
+
+    async def leave(self, worker: Worker) -> None:
+        """Forget an agent process that stops in order, and that it was cordoned."""
+        ...
+
+
+class TaskQueue(WorkerQueue, Protocol):
+    """One queue. Every method is one round trip (long lists take several), or a blocking wait on top of one."""
+
+    async def fire(self, schedule: str, due: datetime, task: TaskRequest) -> bool:
+        """Submit the task of a schedule, unless the schedule has fired for this due time or a later one.
+
+        Both in one step, so that each due time fires once, whoever leads. Raises what `submit` raises; then it has not
+        fired.
+        """
+        ...
+
+    async def fired(self) -> dict[str, datetime]:
+        """The last due time that each schedule fired for."""
+        ...
+
     def stream(self, task_id: str, *, after: str = "") -> AsyncIterator[StreamItem]:
         """What a task says, from the offset on, or from the beginning; ends after the task has ended.
 
@@ -227,16 +254,8 @@ class TaskQueue(Protocol):
         """
         ...
 
-    async def parents(self, claim: Claim) -> Mapping[str, ParentOutcome]:
-        """How the tasks ended that this one depends on. They are kept for it until it has ended, whatever their TTL."""
-        ...
-
     async def get(self, task_id: str) -> TaskRecord:
         """A task and all that is known about it. Raises TaskNotFoundError."""
-        ...
-
-    async def wait(self, task_ids: Sequence[str], *, timeout_seconds: float) -> list[TaskRecord]:
-        """The tasks, as soon as all are final or the time is over; pushed, not polled. Raises TaskNotFoundError."""
         ...
 
     async def list_dead(self, which: DeadFilter | None = None, *, limit: int, after: str = "") -> list[TaskRecord]:
@@ -263,14 +282,6 @@ class TaskQueue(Protocol):
         """
         ...
 
-    async def stats(self) -> QueueStats:
-        """The queue's figures."""
-        ...
-
-    async def beat(self, beat: Beat) -> Orders:
-        """Record a heartbeat of an agent process, and tell it what it is to do."""
-        ...
-
     async def cordon(self, instances: Sequence[str], *, by: str) -> None:
         """Have agent processes take nothing new. They need not be known yet.
 
@@ -284,12 +295,11 @@ class TaskQueue(Protocol):
         """Let agent processes take tasks again, as far as `by` had cordoned them. They hear of it at once."""
         ...
 
-    async def leave(self, worker: Worker) -> None:
-        """Forget an agent process that stops in order, and that it was cordoned."""
-        ...
+    async def interfaces(self) -> list[InterfaceInfo]:
+        """What the Agents of the queue have said about themselves, one for each, sorted by name.
 
-    async def instances(self, *, timeout_seconds: float) -> list[InstanceInfo]:
-        """All known agent processes; healthy are those whose last beat is at most `timeout_seconds` old."""
+        Also of those whose last process has been gone for less than a day.
+        """
         ...
 
     async def forget_silent(self, *, silent_seconds: float) -> list[str]:

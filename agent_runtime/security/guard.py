@@ -13,10 +13,11 @@ from typing import Any, Final, TypeVar
 
 from agent_runtime.adapters.base import Core
 from agent_runtime.cancellation import end
-from agent_runtime.queue.base import Gate
+from agent_runtime.queue.base import Gate, Worker, WorkerQueue
 from agent_runtime.security.audit import Audit
 from agent_runtime.security.authenticator import Authenticator
 from agent_runtime.security.caller import Caller, Credentials
+from agent_runtime.security.guarded_workers import GuardedWorkers
 from agent_runtime.security.permissions import Verb, reach, require, require_agents, sees
 from agent_runtime.security.rates import Rates
 from agent_runtime.security.runtime_keys import RuntimeKeys
@@ -29,6 +30,7 @@ from kubeagents_api.errors import (
     TaskNotFoundError,
     UnauthenticatedError,
 )
+from kubeagents_api.interface import InterfaceInfo
 from kubeagents_api.schedule_info import ScheduleInfo
 from kubeagents_api.task import (
     DeadFilter,
@@ -40,6 +42,7 @@ from kubeagents_api.task import (
     TaskRequest,
     TaskState,
 )
+from kubeagents_api.work import Terms
 
 T = TypeVar("T")
 
@@ -174,7 +177,7 @@ class GuardedCore:
         self._reading("results", queue)
         await self._check_tasks(queue, task_ids)
         call = self._core.results(queue, task_ids, timeout_seconds=timeout_seconds)
-        return await (self._while_valid(call) if timeout_seconds else call)
+        return await (self.while_valid(call) if timeout_seconds else call)
 
     async def cancel(self, queue: str, task_ids: Sequence[str], *, by: str, reason: str) -> Sequence[TaskState]:
         """See Core."""
@@ -187,14 +190,9 @@ class GuardedCore:
         self._reading("stream", queue)
         await self._check_tasks(queue, [task_id])
         items = self._core.stream(queue, task_id, after=after)
-        watch = self._watch()
-        try:
-            while (item := await _unless_ended(anext(items, None), watch)) is not None:
+        async with contextlib.aclosing(self.items_while_valid(items)) as watched:
+            async for item in watched:
                 yield item
-        finally:
-            watch.cancel()
-            if isinstance(items, AsyncGenerator):
-                await items.aclose()
 
     async def dead(self, queue: str, which: DeadFilter, *, limit: int, after: str) -> Sequence[TaskRecord]:
         """See Core."""
@@ -227,7 +225,7 @@ class GuardedCore:
         self._check_whole()
         await self._guard.check(self._caller, self._credentials)  # who follows them calls again and again
         call = self._core.events(queue, after=after, limit=limit, wait_seconds=wait_seconds)
-        return await (self._while_valid(call) if wait_seconds else call)
+        return await (self.while_valid(call) if wait_seconds else call)
 
     async def schedules(self, queue: str) -> Sequence[ScheduleInfo]:
         """See Core."""
@@ -253,6 +251,32 @@ class GuardedCore:
         agents = reach(self._caller)
         return [one for one in found if sees(self._caller, one.queue) and (agents is None or one.agent in agents)]
 
+    def register(self, queue: str, worker: Worker) -> Terms:
+        """See Core."""
+        with self.working("register", queue, worker):
+            return self._core.register(queue, worker)
+
+    def worker_queue(self, queue: str) -> WorkerQueue:
+        """See Core."""
+        self.may_work("work", queue)
+        return GuardedWorkers(self._core.worker_queue(queue), self)
+
+    async def interfaces(self, *, queue: str | None) -> Sequence[InterfaceInfo]:
+        """See Core; of the queues and Agents that the caller may use."""
+        self._reading("interfaces", queue)
+        found = await self._core.interfaces(queue=queue)
+        agents = reach(self._caller)
+        return [one for one in found if sees(self._caller, one.queue) and (agents is None or one.agent in agents)]
+
+    def may_submit(self, queue: str, agent: str | None) -> bool:
+        """See Core. Not noted in the audit log, since nothing was tried."""
+        try:
+            require(self._caller, Verb.SUBMIT, queue=queue)
+        except ForbiddenError:
+            return False
+        agents = reach(self._caller)
+        return self._core.may_submit(queue, agent) and (agents is None or agent in agents)
+
     async def make_key(self, wanted: KeyRequest) -> NewKey:
         """Make an API key. Raises QueueUnavailableError."""
         with self._changing(Verb.ADMINISTER, "make key", None, f"of {wanted.principal}"):
@@ -272,6 +296,44 @@ class GuardedCore:
         """The audit log, oldest first, with offsets. Raises QueueUnavailableError."""
         self._reading("audit", None, Verb.ADMINISTER)
         return await self._guard.audit.read(after=after, limit=limit)
+
+    # What the worker's half of a queue needs.
+
+    def may_work(self, what: str, queue: str, worker: Worker | None = None) -> None:
+        """Raises ForbiddenError unless the caller may work for the Agent of the queue."""
+        try:
+            require(self._caller, Verb.WORK, queue=queue)
+            if worker is not None:
+                require_agents(self._caller, {worker.agent})
+        except ForbiddenError as error:
+            self._note(what, "denied", queue=queue, target=worker.instance if worker else None, code=error.code)
+            raise
+
+    @contextlib.contextmanager
+    def working(self, what: str, queue: str, worker: Worker) -> Iterator[None]:
+        """The same around something that is noted in the audit log."""
+        with self._changing(Verb.WORK, what, queue, worker.instance):
+            require_agents(self._caller, {worker.agent})
+            yield
+
+    async def while_valid(self, call: Awaitable[T]) -> T:
+        """Await a call that may take long. Raises UnauthenticatedError in the midst of it if the key is revoked."""
+        watch = self._watch()
+        try:
+            return await _unless_ended(call, watch)
+        finally:
+            watch.cancel()
+
+    async def items_while_valid(self, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+        """The items, as long as the key is valid. Closes them at the end."""
+        watch = self._watch()
+        try:
+            while (item := await _unless_ended(anext(items, None), watch)) is not None:
+                yield item
+        finally:
+            watch.cancel()
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
 
     # What the methods have in common.
 
@@ -333,14 +395,6 @@ class GuardedCore:
         watch = asyncio.create_task(self._guard.watch(self._caller, self._credentials))
         watch.add_done_callback(_noticed)
         return watch
-
-    async def _while_valid(self, call: Awaitable[T]) -> T:
-        """Await a call that may take long. Raises UnauthenticatedError in the midst of it if the key is revoked."""
-        watch = self._watch()
-        try:
-            return await _unless_ended(call, watch)
-        finally:
-            watch.cancel()
 
 
 async def _unless_ended(call: Awaitable[T], watch: "asyncio.Task[None]") -> T:

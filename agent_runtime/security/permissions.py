@@ -29,7 +29,7 @@ _ALLOWED: Final[dict[Role, frozenset[Verb]]] = {
     "admin": frozenset(Verb),
     "developer": frozenset({Verb.READ, Verb.SUBMIT, Verb.CANCEL}),
     "viewer": frozenset({Verb.READ}),
-    "agent": frozenset({Verb.READ, Verb.SUBMIT, Verb.WORK}),
+    "agent": frozenset({Verb.READ, Verb.SUBMIT, Verb.CANCEL, Verb.WORK}),  # it cancels what it has called
 }
 
 

@@ -11,11 +11,11 @@ import contextlib
 from collections.abc import Callable
 from time import monotonic, time
 
-from agent_runtime.queue.base import CordonedError, TaskQueue, Worker
+from agent_runtime.queue.base import Worker, WorkerQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
 from agent_runtime.worker.slots import Slots
-from kubeagents_api.errors import QueueUnavailableError
+from kubeagents_api.errors import CordonedError, QueueUnavailableError
 
 CLAIM_WAIT_SECONDS = 5.0
 """How long one claim waits for work."""
@@ -35,7 +35,7 @@ class Claiming:
 
     def __init__(
         self,
-        queue: TaskQueue,
+        queue: WorkerQueue,
         *,
         worker: Worker,
         concurrency: int,

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from time import monotonic
 
-from agent_runtime.queue.base import Beat, Orders, TaskQueue
+from agent_runtime.queue.base import Beat, Orders, WorkerQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
 from kubeagents_api.errors import QueueUnavailableError
@@ -20,7 +20,7 @@ class Heart:
 
     def __init__(
         self,
-        queue: TaskQueue,
+        queue: WorkerQueue,
         *,
         beat: Callable[[], Beat],
         seconds: float,

@@ -6,7 +6,7 @@ import contextlib
 import logging
 
 from agent_runtime.agent.attempt import Attempt
-from agent_runtime.queue.base import Claim, TaskQueue
+from agent_runtime.queue.base import Claim, WorkerQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
 from agent_runtime.worker.slots import Slots
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class Leases:
     """One call renews everything, every third of a lease: two calls may fail before a lease is over."""
 
-    def __init__(self, queue: TaskQueue, *, slots: Slots, link: Link, lease_seconds: float) -> None:
+    def __init__(self, queue: WorkerQueue, *, slots: Slots, link: Link, lease_seconds: float) -> None:
         self._queue = queue
         self._slots = slots
         self._link = link

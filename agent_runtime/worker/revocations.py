@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from contextlib import aclosing
 from typing import Any
 
-from agent_runtime.queue.base import TaskQueue, Worker
+from agent_runtime.queue.base import Worker, WorkerQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
 from kubeagents_api.errors import QueueUnavailableError
@@ -17,7 +17,7 @@ class Revocations:
 
     def __init__(
         self,
-        queue: TaskQueue,
+        queue: WorkerQueue,
         *,
         worker: Worker,
         link: Link,

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from agent_runtime.queue.base import Failed, Outcome, Succeeded, TaskQueue
+from agent_runtime.queue.base import Failed, Outcome, Succeeded, WorkerQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
 from agent_runtime.worker.metrics import WorkerMetrics
@@ -22,7 +22,7 @@ _BATCH_BYTES = 8 * 1024 * 1024
 class Settlement:
     """Outcomes on their way to the queue; none is dropped while the process lives. Calls `on_room` as they leave."""
 
-    def __init__(self, queue: TaskQueue, *, link: Link, metrics: WorkerMetrics, on_room: Callable[[], None]) -> None:
+    def __init__(self, queue: WorkerQueue, *, link: Link, metrics: WorkerMetrics, on_room: Callable[[], None]) -> None:
         self._queue = queue
         self._link = link
         self._metrics = metrics

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from agent_runtime.agent.attempt import Attempt
-from agent_runtime.queue.base import Claim, Outcome, Partial, Progress, TaskQueue
+from agent_runtime.queue.base import Claim, Outcome, Partial, Progress, WorkerQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.worker.backoff import Backoff
 from agent_runtime.worker.verdicts import Verdicts
@@ -25,7 +25,7 @@ _BUFFER_BYTES = 4 * 1024 * 1024
 class Speech:
     """Gives attempts their voices. `on_lost` is told of those whose words the queue does not want any more."""
 
-    def __init__(self, queue: TaskQueue, *, link: Link, on_lost: Callable[[Claim], None]) -> None:
+    def __init__(self, queue: WorkerQueue, *, link: Link, on_lost: Callable[[Claim], None]) -> None:
         self._queue = queue
         self._link = link
         self._on_lost = on_lost
@@ -38,7 +38,7 @@ class Speech:
 class BufferedVoice:
     """One attempt's words. See the module."""
 
-    def __init__(self, attempt: Attempt, *, queue: TaskQueue, link: Link, on_lost: Callable[[Claim], None]) -> None:
+    def __init__(self, attempt: Attempt, *, queue: WorkerQueue, link: Link, on_lost: Callable[[Claim], None]) -> None:
         self._attempt = attempt
         self._queue = queue
         self._link = link

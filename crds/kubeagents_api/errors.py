@@ -18,6 +18,7 @@ KubeagentsError
 └── TemporaryError            trying again later may work (`delay` seconds, where known)
     ├── QueueFullError            the queue has as many tasks as it may
     ├── RateLimitedError          whoever calls has called too often
+    ├── CordonedError             the process that wants tasks is to take none
     └── QueueUnavailableError     Redis does not answer or refuses us
         └── QueueAuthError            Redis refuses the user or password
 """
@@ -115,6 +116,12 @@ class QueueFullError(TemporaryError):
 
 class RateLimitedError(TemporaryError):
     code = "RATE_LIMITED"
+
+
+class CordonedError(TemporaryError):
+    """The process that wants tasks is cordoned. It has been given none, and is not until it is no longer cordoned."""
+
+    code = "CORDONED"
 
 
 class QueueUnavailableError(TemporaryError):

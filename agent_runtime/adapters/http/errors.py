@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from agent_runtime.telemetry.http_server import error_body
 from kubeagents_api.errors import (
+    CordonedError,
     DuplicateTaskError,
     ForbiddenError,
     InvalidTaskError,
@@ -43,6 +44,7 @@ _STATUS: tuple[tuple[type[KubeagentsError], int], ...] = (
     (UnauthenticatedError, 401),
     (ForbiddenError, 403),
     (KeyNotFoundError, 404),
+    (CordonedError, 409),
 )
 
 

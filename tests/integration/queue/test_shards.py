@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.queue import TaskQueue, Worker, open_queue
-from agent_runtime.queue.base import Beat, CordonedError, Gate, Orders, Partial
+from agent_runtime.queue.base import Beat, Gate, Orders, Partial
 from agent_runtime.queue.sharded import ShardedTaskQueue
 from agent_runtime.queue.sharding import shard_config, shard_of
 from agent_runtime.testing import MemoryTaskQueue
-from kubeagents_api.errors import InvalidTaskError, QueueClosedError, TaskNotFoundError
+from kubeagents_api.errors import CordonedError, InvalidTaskError, QueueClosedError, TaskNotFoundError
+from kubeagents_api.interface import Interface
 from kubeagents_api.limits import QueueLimits, TenantLimits
 from kubeagents_api.task import DeadFilter, TaskEventKind, TaskRequest, TaskState
 from tests.integration.conftest import queue_config
@@ -288,10 +289,13 @@ async def test_a_schedule_fires_once_for_each_due_time(sharded: ShardedTaskQueue
 
 
 async def test_processes_are_known_to_the_queue_as_a_whole(sharded: ShardedTaskQueue) -> None:
-    beat = Beat(worker=ALICE, version="1", concurrency=1, running=0, draining=False, started_at_ms=0)
+    said = Interface(description="Counts words.")
+    beat = Beat(worker=ALICE, version="1", concurrency=1, running=0, draining=False, started_at_ms=0, interface=said)
     await sharded.beat(beat)
     await spread(sharded, agent=ALICE.agent)
     await submit(sharded, 1, agent="nobody")
+    (known,) = await sharded.interfaces()
+    assert (known.agent, known.queue, known.description) == (ALICE.agent, sharded.name, "Counts words.")
     stats = await sharded.stats()
     assert (stats.unroutable, stats.unroutable_targets) == (1, {"agent/nobody": 1})
     (instance,) = await sharded.instances(timeout_seconds=60)

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from agent_runtime.queue import open_queue
-from agent_runtime.queue.base import Beat, CordonedError, Gate, Orders, Partial, Progress
+from agent_runtime.queue.base import Beat, Gate, Orders, Partial, Progress
 from agent_runtime.queue.scripts import SCRIPTS, BoundScripts, Script
+from kubeagents_api.errors import CordonedError
+from kubeagents_api.interface import Interface
 from kubeagents_api.limits import QueueLimits, RateLimit, TenantLimits
 from kubeagents_api.task import DeadFilter, TaskRequest, TaskState
 from tests.integration.conftest import queue_config
@@ -72,8 +74,10 @@ async def test_every_script_works_for_the_documented_user(server: RedisServer, u
     )
     url = f"redis://agents:password@127.0.0.1:{server.port}/0"
     queue = open_queue(queue_config("work", limits=limits, inline_bytes=1024), url=url)
-    beat = Beat(worker=ALICE, version="1", concurrency=1, running=0, draining=False, started_at_ms=0)
+    said = Interface(description="Counts words.")
+    beat = Beat(worker=ALICE, version="1", concurrency=1, running=0, draining=False, started_at_ms=0, interface=said)
     assert await queue.beat(beat) == Orders()
+    assert [one.description for one in await queue.interfaces()] == ["Counts words."]
     await queue.cordon([ALICE.instance, "nobody"], by="ada")
     with pytest.raises(CordonedError):
         await queue.claim(ALICE, limit=1, wait_seconds=FOREVER)

@@ -20,7 +20,7 @@ def caller(role: Role, *, queues: set[str] | None = None, agents: set[str] | Non
         ("admin", set(Verb)),
         ("developer", {Verb.READ, Verb.SUBMIT, Verb.CANCEL}),
         ("viewer", {Verb.READ}),
-        ("agent", {Verb.READ, Verb.SUBMIT, Verb.WORK}),
+        ("agent", {Verb.READ, Verb.SUBMIT, Verb.CANCEL, Verb.WORK}),
     ],
 )
 def test_a_role_may_do_what_is_its_and_nothing_else(role: Role, verbs: set[Verb]) -> None:
