@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from kubeagents_api.interface import Interface
 from kubeagents_api.model import ApiModel, ObjectName
 
 InstanceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")]
@@ -68,6 +69,8 @@ class WorkerBeat(ApiModel):
     """Which version of its Agent it is."""
     cordoned: bool = False
     """It takes nothing new, and no claim of it is under way."""
+    interface: Interface | None = None
+    """What its Agent does, and what it wants for it, for those who look for agents."""
 
 
 class WorkerOrders(ApiModel):
