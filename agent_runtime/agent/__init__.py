@@ -5,6 +5,9 @@
         ctx.log.info("counting")
         return {"words": len(task.payload["text"].split())}
 
+`task: Task[Question]` says what the payload is: it arrives as a `Question`, a task with anything else fails with the
+code INVALID_PAYLOAD, and together with the docstring it is what callers over MCP and A2A are shown.
+
 It returns any JSON value. It may raise PermanentError (do not try again) or TemporaryError(delay=…) (try again then);
 any other exception is a failed attempt and is retried by the queue's policy. It may run more than once for the same
 task (at-least-once), so effects outside should be idempotent: `task.id` is the natural key.
@@ -30,6 +33,7 @@ Batch handlers
 
 from agent_runtime.agent.attempt import Cancellation, StopReason
 from agent_runtime.agent.context import BatchContext, Context
+from agent_runtime.agent.interface import Contract, contract_of
 from agent_runtime.agent.loading import BatchHandler, Handler, load_batch_handler, load_handler
 from agent_runtime.agent.task import Task
 
@@ -38,9 +42,11 @@ __all__ = [
     "BatchHandler",
     "Cancellation",
     "Context",
+    "Contract",
     "Handler",
     "StopReason",
     "Task",
+    "contract_of",
     "load_batch_handler",
     "load_handler",
 ]

@@ -50,11 +50,15 @@ def _takes_many(handler: Callable[..., Any]) -> bool | None:
     except Exception:  # for example names that only type checkers import: no reason to refuse it
         return None
     hint = hints.get(next(iter(inspect.signature(handler).parameters)))
-    if hint is Task:
+    if _is_task(hint):
         return False
     kind = typing.get_origin(hint)
-    many = inspect.isclass(kind) and issubclass(kind, Iterable) and Task in typing.get_args(hint)
+    many = inspect.isclass(kind) and issubclass(kind, Iterable) and any(map(_is_task, typing.get_args(hint)))
     return True if many else None
+
+
+def _is_task(hint: Any) -> bool:
+    return hint is Task or typing.get_origin(hint) is Task
 
 
 def _load(target: str, *, code_path: str | None, signature: str) -> Any:

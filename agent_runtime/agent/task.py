@@ -3,20 +3,28 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
 
 from agent_runtime.queue.base import Claim
 from kubeagents_api.task import PRIORITY_DEFAULT
 
+P = TypeVar("P", default=Any)
+
 
 # Not frozen: that would triple the time to make one, which is the only thing that happens to most of them.
 @dataclass(slots=True)
-class Task:
-    """One attempt of a task, as a handler sees it. Changing it changes nothing elsewhere."""
+class Task(Generic[P]):
+    """One attempt of a task, as a handler sees it. Changing it changes nothing elsewhere.
+
+    `Task[Question]` says that the payload is a `Question`: a pydantic model, a dataclass, a TypedDict, or any other
+    type that pydantic knows.
+    """
 
     id: str
     type: str = ""
-    payload: Any = None
+    payload: P = None  # type: ignore[assignment]  # only where tests make one
     """The decoded JSON payload."""
     priority: int = PRIORITY_DEFAULT
     attempt: int = 1
@@ -33,7 +41,7 @@ class Task:
     """When it expires, likewise; None if it does not."""
 
     @classmethod
-    def of(cls, claim: Claim, payload: Any) -> "Task":
+    def of(cls, claim: Claim, payload: Any) -> "Task[Any]":
         """What a handler sees of a claim."""
         return cls(
             claim.id,

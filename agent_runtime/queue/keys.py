@@ -59,6 +59,8 @@ class Keys:
     instances   zset     agent processes by their last heartbeat, ms
     beats       hash     agent process -> its last heartbeat
     cordons     hash     agent process that is to take nothing new -> JSON: who wants it so -> since when, ms
+    interfaces  hash     digest -> since when, ms, a space, and what an Agent says about itself
+    described   zset     these digests by the last heartbeat that named them, ms
     done        channel  ids of tasks that have become final, separated by spaces
     revoked     channel  id of a running task that was taken away from its worker; or @<agent process> for each one
                          that has new orders, separated by spaces

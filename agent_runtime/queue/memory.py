@@ -15,7 +15,6 @@ from typing import Final, TypeVar
 from agent_runtime.queue.base import (
     Beat,
     Claim,
-    CordonedError,
     Gate,
     Orders,
     Outcome,
@@ -24,6 +23,7 @@ from agent_runtime.queue.base import (
     StorageInfo,
     Worker,
 )
+from agent_runtime.queue.interfaces import KEPT_SECONDS, Said, current, digest_and_text
 from agent_runtime.queue.lanes import ANY_LANE, UNROUTABLE_NAMED, WAITING_NAMED, lanes_of, largest, target_of
 from agent_runtime.queue.memory_clock import Clock, ManualClock, Signal, Signals
 from agent_runtime.queue.memory_ledger import Ledger
@@ -31,7 +31,8 @@ from agent_runtime.queue.memory_streams import EventLog, encode_item, parse_offs
 from agent_runtime.queue.memory_submission import Submission
 from agent_runtime.queue.memory_tasks import death
 from agent_runtime.queue.records import moment
-from kubeagents_api.errors import InvalidTaskError, PayloadTooLargeError, QueueFullError
+from kubeagents_api.errors import CordonedError, InvalidTaskError, PayloadTooLargeError, QueueFullError
+from kubeagents_api.interface import InterfaceInfo
 from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task import (
     DeadFilter,
@@ -85,6 +86,7 @@ class MemoryTaskQueue:
         self._beats: dict[str, tuple[Beat, int]] = {}
         self._cordons: dict[str, dict[str, int]] = {}
         """Process -> who has cordoned it -> since when, ms."""
+        self._said: dict[str, Said] = {}
         self._fired: dict[str, datetime] = {}
         self._ledger = Ledger(
             config,
@@ -322,7 +324,12 @@ class MemoryTaskQueue:
 
     async def beat(self, beat: Beat) -> Orders:
         """See TaskQueue.beat."""
-        self._beats[beat.worker.instance] = (beat, self._now())
+        now = self._now()
+        self._beats[beat.worker.instance] = (beat, now)
+        digest, text = digest_and_text(beat)
+        if digest:
+            known = self._said.get(digest)
+            self._said[digest] = Said(text, since_ms=now if known is None else known.since_ms, seen_ms=now)
         return Orders(cordoned=beat.worker.instance in self._cordons)
 
     async def cordon(self, instances: Sequence[str], *, by: str) -> None:
@@ -373,6 +380,10 @@ class MemoryTaskQueue:
         ]
         return sorted(found, key=lambda instance: (instance.agent, instance.instance))
 
+    async def interfaces(self) -> list[InterfaceInfo]:
+        """See TaskQueue.interfaces."""
+        return current(self._said.values(), queue=self.name)
+
     async def forget_silent(self, *, silent_seconds: float) -> list[str]:
         """See TaskQueue.forget_silent."""
         oldest = self._now() - silent_seconds * 1000
@@ -383,6 +394,8 @@ class MemoryTaskQueue:
         for name, since in list(self._cordons.items()):
             if name not in self._beats and max(since.values()) + ORDERS_KEPT_SECONDS * 1000 < self._now():
                 del self._cordons[name]
+        forgotten = self._now() - KEPT_SECONDS * 1000
+        self._said = {digest: said for digest, said in self._said.items() if said.seen_ms >= forgotten}
         return silent
 
     async def storage(self) -> StorageInfo:

@@ -20,7 +20,6 @@ from agent_runtime.queue import scripts
 from agent_runtime.queue.base import (
     Beat,
     Claim,
-    CordonedError,
     Gate,
     Orders,
     Outcome,
@@ -35,6 +34,7 @@ from agent_runtime.queue.calls import LARGEST_CALL, LONGEST_BLOCK_SECONDS, Calls
 from agent_runtime.queue.connection import Server
 from agent_runtime.queue.dead import DeadTasks
 from agent_runtime.queue.exchange import execute
+from agent_runtime.queue.interfaces import Said, current, digest_and_text
 from agent_runtime.queue.keys import Keys
 from agent_runtime.queue.lanes import UNROUTABLE_NAMED, WAITING_NAMED, lanes_of, largest, target_of
 from agent_runtime.queue.reading import Reading
@@ -53,7 +53,8 @@ from agent_runtime.queue.scripts import CORDONED, Argument, BoundScripts, Cancel
 from agent_runtime.queue.submission import Submitter
 from agent_runtime.queue.telling import EventLog, Sayings
 from agent_runtime.queue.watching import Revocations
-from kubeagents_api.errors import TaskNotFoundError
+from kubeagents_api.errors import CordonedError, TaskNotFoundError
+from kubeagents_api.interface import InterfaceInfo
 from kubeagents_api.limits import RateLimit
 from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task import (
@@ -377,8 +378,12 @@ class RedisTaskQueue:
 
     async def beat(self, beat: Beat) -> Orders:
         """See TaskQueue.beat."""
-        cordoned = await self._calls.run(scripts.BEAT, [beat.worker.instance, encode_beat(beat)])
-        return Orders(cordoned=bool(cordoned))
+        digest, text = digest_and_text(beat)
+        arguments: list[Argument] = [beat.worker.instance, encode_beat(beat), digest]
+        answer = await self._calls.run(scripts.BEAT, [*arguments, b""])
+        if answer >= scripts.SEND_TEXT:
+            answer = await self._calls.run(scripts.BEAT, [*arguments, text])
+        return Orders(cordoned=bool(answer))
 
     async def cordon(self, instances: Sequence[str], *, by: str) -> None:
         """See TaskQueue.cordon."""
@@ -412,6 +417,14 @@ class RedisTaskQueue:
             for instance, beat_ms, info, cordons in zip(known[::2], known[1::2], infos, orders, strict=True)
         ]
         return sorted(found, key=lambda instance: (instance.agent, instance.instance))
+
+    async def interfaces(self) -> list[InterfaceInfo]:
+        """See TaskQueue.interfaces."""
+        known, texts = await self._calls.run(scripts.INTERFACES, [])
+        parts = (
+            (*text.split(b" ", 1), float(seen_ms)) for seen_ms, text in zip(known[1::2], texts, strict=True) if text
+        )
+        return current((Said(text, float(since), seen) for since, text, seen in parts), queue=self.name)
 
     async def forget_silent(self, *, silent_seconds: float) -> list[str]:
         """See TaskQueue.forget_silent."""

@@ -56,6 +56,8 @@ class Held(IntEnum):
     HELD = 1
 
 
+SEND_TEXT: Final = 2
+"""What `beat` adds to its answer if it does not know what the instance says about its Agent."""
 CORDONED: Final = -2
 """What `claim` returns in place of a time to a worker that is cordoned."""
 
@@ -162,8 +164,8 @@ GATE = _script(
 )
 BEAT = _script(
     "beat",
-    "instances beats cordons",
-    "instance info",
+    "instances beats cordons interfaces described",
+    "instance info interface text",
 )
 CORDON = _script(
     "cordon",
@@ -174,9 +176,13 @@ INSTANCES = _script(
     "instances",
     "instances beats cordons",
 )
+INTERFACES = _script(
+    "interfaces",
+    "interfaces described",
+)
 FORGET = _script(
     "forget",
-    "wake instances beats cordons",
+    "wake instances beats cordons interfaces described",
     "instance silent_ms",
 )
 
@@ -196,6 +202,7 @@ SCRIPTS: Final = (
     BEAT,
     CORDON,
     INSTANCES,
+    INTERFACES,
     FORGET,
 )
 

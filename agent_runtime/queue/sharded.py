@@ -28,9 +28,11 @@ from agent_runtime.queue.base import (
     TaskQueue,
     Worker,
 )
+from agent_runtime.queue.interfaces import newest
 from agent_runtime.queue.lanes import UNROUTABLE_NAMED, WAITING_NAMED, largest
 from agent_runtime.queue.sharding import choose_shard, made_up_ids, shard_of
 from kubeagents_api.errors import InvalidTaskError, QueueAuthError, QueueUnavailableError
+from kubeagents_api.interface import InterfaceInfo
 from kubeagents_api.runtime_config import QueueConfig
 from kubeagents_api.task import (
     DeadFilter,
@@ -408,6 +410,11 @@ class ShardedTaskQueue:
             for name, instance in latest.items()
         )
         return sorted(named, key=lambda instance: (instance.agent, instance.instance))
+
+    async def interfaces(self) -> list[InterfaceInfo]:
+        """See TaskQueue.interfaces. All shards are told of all."""
+        parts = await self._all(lambda shard: shard.interfaces())
+        return newest(one.model_copy(update={"queue": self.name}) for part in parts for one in part)
 
     async def forget_silent(self, *, silent_seconds: float) -> list[str]:
         """See TaskQueue.forget_silent."""

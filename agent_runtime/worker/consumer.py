@@ -10,11 +10,11 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry
 
-from agent_runtime.agent import BatchHandler, Handler, StopReason
+from agent_runtime.agent import BatchHandler, Handler, StopReason, contract_of
 from agent_runtime.agent.attempt import CANCEL_GRACE_SECONDS
 from agent_runtime.agent.process import AgentProcess
 from agent_runtime.cancellation import end
-from agent_runtime.queue.base import Beat, Claim, TaskQueue, Worker
+from agent_runtime.queue.base import Beat, Claim, Worker, WorkerQueue
 from agent_runtime.telemetry.link import Link
 from agent_runtime.telemetry.metrics import RUNTIME_VERSION
 from agent_runtime.telemetry.probes import Report, all_of
@@ -55,12 +55,13 @@ class Consumer:
         *,
         instance: str,
         handler: Handler | BatchHandler,
-        queue: TaskQueue,
+        queue: WorkerQueue,
         link: Link,
         registry: CollectorRegistry,
         revision: str = "",
     ) -> None:
-        """`revision` says which version of its Agent the process is."""
+        """`revision` says which version of its Agent the process is. Raises HandlerNotFoundError if what the handler
+        wants as payload cannot be made of JSON."""
         self._config = config
         self._revision = revision
         self._worker = Worker(agent=config.name, instance=instance, capabilities=tuple(config.capabilities))
@@ -112,7 +113,9 @@ class Consumer:
             alive_seconds=max(_ALIVE_SECONDS, _ALIVE_BEATS * config.heartbeat_seconds),
             voice=Speech(queue, link=link, on_lost=self._slots.lost).voice,
         )
-        self._slots.work = self._work(handler)
+        contract = contract_of(handler)
+        self._interface = contract.interface
+        self._slots.work = self._work(contract.handler)
 
     def _work(self, handler: Handler | BatchHandler) -> Work:
         config, slots = self._config, self._slots
@@ -264,6 +267,7 @@ class Consumer:
             failed=self._settlement.failed,
             revision=self._revision,
             cordoned=self._cordon.said,
+            interface=self._interface,
         )
 
 

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which agent processes are there."""
 
+import dataclasses
+
 from agent_runtime.queue import Beat, TaskQueue, Worker
+from kubeagents_api.interface import Interface
 from tests.integration.queue.actors import ALICE, BOB, CAROL
 from tests.support.eventually import eventually_async
+from tests.support.redis_server import RedisServer
 
 
 def beat(worker: Worker, *, running: int = 0, draining: bool = False) -> Beat:
@@ -57,3 +61,28 @@ async def test_a_silent_process_is_unhealthy_first_and_forgotten_later(queue: Ta
 async def test_nobody_is_known_on_a_new_queue(queue: TaskQueue) -> None:
     assert await queue.instances(timeout_seconds=60) == []
     assert await queue.forget_silent(silent_seconds=0) == []
+
+
+async def test_what_an_agent_has_said_is_gone_a_day_after_its_last_word(
+    queue: TaskQueue, redis_server: RedisServer
+) -> None:
+    said = Interface(description="Counts words.")
+    await queue.beat(dataclasses.replace(beat(ALICE), interface=said))
+    await queue.beat(dataclasses.replace(beat(CAROL), interface=said))
+    with redis_server.client() as client:
+        (described,) = client.keys("*:described")
+        longest_silent, _ = client.zrange(described, 0, -1)
+        client.zincrby(described, -25 * 3600 * 1000, longest_silent)
+        assert len(await queue.interfaces()) == 2
+        await queue.forget_silent(silent_seconds=60)
+        assert len(await queue.interfaces()) == 1
+        assert client.hlen(described.replace(":described", ":interfaces")) == 1
+
+
+async def test_what_a_server_has_lost_is_said_again(queue: TaskQueue, redis_server: RedisServer) -> None:
+    known = dataclasses.replace(beat(ALICE), interface=Interface(description="Counts words."))
+    await queue.beat(known)
+    with redis_server.client() as client:
+        client.flushall()
+    await queue.beat(known)
+    assert [one.description for one in await queue.interfaces()] == ["Counts words."]
