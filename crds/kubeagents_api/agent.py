@@ -3,7 +3,9 @@
 
 from pydantic import Field
 
+from kubeagents_api.access import AccessSettings
 from kubeagents_api.conditions import Condition
+from kubeagents_api.endpoints import Endpoint
 from kubeagents_api.model import SET, ApiModel, LocalRef, ObjectName, QueueRef, Rule
 from kubeagents_api.pod import PodSettings
 
@@ -122,6 +124,11 @@ class AgentSpec(PodSettings):
     """Where the module comes from if the image does not have it."""
     capabilities: list[ObjectName] = Field(default_factory=list, max_length=32, json_schema_extra=SET)
     """What the agent is able to do: it also takes the tasks that ask for one of these."""
+    endpoints: list[Endpoint] = Field(default_factory=list, max_length=6, json_schema_extra=SET)
+    """The protocols by which clients reach the pods directly, through the Agent's own Service, besides those of
+    CentralAgents: on port 8080, gRPC on 9090, ZeroMQ on 5555. Tasks go through the queue all the same."""
+    access: AccessSettings | None = None
+    """Who may use these endpoints. Must be set if there are any. Callers may have to do with this Agent's tasks only."""
     batch: BatchSettings | None = None
     """If set, the handler is an `async def handle(tasks, ctx)` that takes a list of tasks and returns a list of as many
     results; an element that is an exception fails that task only."""
@@ -134,6 +141,16 @@ class AgentSpec(PodSettings):
     """Seconds between the heartbeats of a pod. Three missed ones make it unhealthy."""
 
     rules = (
+        Rule(
+            cel="!has(self.endpoints) || size(self.endpoints) == 0 || has(self.access)",
+            message="endpoints needs access: say who may use them, nobody is let in without being asked",
+            holds=lambda s: not s.endpoints or s.access is not None,
+        ),
+        Rule(
+            cel="!has(self.access) || (has(self.endpoints) && size(self.endpoints) > 0)",
+            message="access is for endpoints, and there are none: add endpoints, for example [http], or remove access",
+            holds=lambda s: s.access is None or bool(s.endpoints),
+        ),
         Rule(
             cel="!has(self.capabilities) || self.capabilities.all(a, self.capabilities.exists_one(b, b == a))",
             message="capabilities names one twice: list each once",

@@ -60,6 +60,12 @@ class AgentConfig(ApiModel):
     concurrency: int
     drain_seconds: int
     heartbeat_seconds: int
+    endpoints: dict[Endpoint, int] = Field(default_factory=dict)
+    """The protocols it serves itself, each with its own port; 0 for those that ride on HTTP, or to choose a free one."""
+    access: AccessSettings | None = None
+    """Who may use them; None: whoever reaches the port."""
+    keys_path: str | None = None
+    """Folder with the keys of the principals: `<principal>/<entry>`."""
     host: str = "0.0.0.0"  # noqa: S104 - a pod's address; `kubeagents dev` says 127.0.0.1
     port: int
 
@@ -125,10 +131,15 @@ def agent_config(
     spec: AgentSpec,
     queue: TaskQueueSpec,
     code_path: str | None,
+    keys_path: str | None = None,
     host: str = "0.0.0.0",  # noqa: S104 - as in the model
     port: int = HTTP_PORT,
+    own_ports: Mapping[Endpoint, int] = OWN_PORTS,
 ) -> AgentConfig:
-    """The configuration of each process of an Agent. `queue` is the spec of the TaskQueue that it names."""
+    """The configuration of each process of an Agent. `queue` is the spec of the TaskQueue that it names.
+
+    Without `keys_path` nobody is asked for a key, as for a CentralAgent.
+    """
     return AgentConfig(
         name=name,
         namespace=namespace,
@@ -140,6 +151,9 @@ def agent_config(
         concurrency=spec.concurrency,
         drain_seconds=spec.drain_seconds,
         heartbeat_seconds=spec.heartbeat_seconds,
+        endpoints={name: own_ports.get(name, 0) for name in spec.endpoints},
+        access=spec.access if keys_path is not None else None,
+        keys_path=keys_path if spec.access is not None else None,
         host=host,
         port=port,
     )

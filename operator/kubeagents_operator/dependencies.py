@@ -83,7 +83,7 @@ def _of_env(settings: PodSettings) -> Iterator[_Use]:
 def _of_pod(settings: PodSettings) -> Iterator[_Use]:
     for index, ref in enumerate(settings.image_pull_secrets):
         yield _Use("Secret", ref.name, None, f"spec.imagePullSecrets[{index}]")
-    if isinstance(settings, CentralAgentSpec) and settings.access is not None:
+    if isinstance(settings, AgentSpec | CentralAgentSpec) and settings.access is not None:
         for principal in settings.access.principals:  # what is in it, the pods read themselves
             where = f'spec.access.principals[name="{principal.name}"].keysFrom'
             yield _Use("Secret", principal.keys_from.name, None, where)

@@ -136,7 +136,14 @@ class _Planner:
 
         def config(port: int, code_path: str | None) -> AgentConfig:
             return agent_config(
-                name=name, namespace=namespace, spec=spec, queue=queue, code_path=code_path, host=HOST, port=port
+                name=name,
+                namespace=namespace,
+                spec=spec,
+                queue=queue,
+                code_path=code_path,
+                host=HOST,
+                port=port,
+                own_ports={},
             )
 
         return [

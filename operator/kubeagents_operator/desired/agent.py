@@ -13,7 +13,7 @@ from kubeagents_api.runtime_config import AgentConfig
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.desired import disruption, names, runtime
 from kubeagents_operator.desired.metadata import Manifest, Owner
-from kubeagents_operator.desired.runtime import CODE_PATH, Defaults, QueueAccess, RuntimePods
+from kubeagents_operator.desired.runtime import CODE_PATH, KEYS_PATH, Defaults, QueueAccess, RuntimePods
 
 _STOP_MARGIN_SECONDS = 15
 """After the drain: to give back what is left, to say goodbye and to close the connections."""
@@ -41,8 +41,14 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
     """In the order in which they are written: what a pod needs comes before it."""
     owner, spec = inputs.owner, inputs.spec
     config = runtime_config.agent_config(
-        name=owner.key.name, namespace=owner.key.namespace, spec=spec, queue=inputs.queue, code_path=CODE_PATH
+        name=owner.key.name,
+        namespace=owner.key.namespace,
+        spec=spec,
+        queue=inputs.queue,
+        code_path=CODE_PATH,
+        keys_path=KEYS_PATH,
     )
+    ports = {str(name): port for name, port in config.endpoints.items() if port}
     pods = RuntimePods(
         owner=owner,
         name=names.agent(owner.key.name),
@@ -54,6 +60,8 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         api_token=False,
         config_in_template=True,
         own_config=_own(config),
+        ports=ports,
+        keys={one.name: one.keys_from.name for one in spec.access.principals} if spec.access is not None else {},
         code=code_volume(inputs),
         code_digest=inputs.code_digest,
         env_digest=inputs.env_digest,
@@ -62,7 +70,7 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
     return [
         *runtime.queue_urls(owner, pods.name, inputs.urls),
         runtime.service_account(owner, pods.name),
-        runtime.service(owner, pods.name, port=HTTP_PORT),
+        runtime.service(owner, pods.name, port=HTTP_PORT, others=ports),
         *([disruption.budget(owner, pods.name)] if _may_be_several(inputs) else []),
         runtime.deployment(pods, defaults),
     ]
