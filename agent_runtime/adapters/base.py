@@ -59,6 +59,10 @@ class Core(Protocol):
         """The process is stopping: clients should go elsewhere."""
         ...
 
+    async def drained(self) -> None:
+        """Return once the process is stopping."""
+        ...
+
     @property
     def leader(self) -> str | None:
         """The instance that leads, as far as this one knows."""

@@ -10,6 +10,7 @@ from kubeagents_api.endpoints import Endpoint
 ADAPTERS: dict[Endpoint, str] = {
     "http": "agent_runtime.adapters.http.adapter:HttpAdapter",
 }
+    "websocket": "agent_runtime.adapters.websocket.adapter:WebSocketAdapter",
 
 
 def adapter(name: Endpoint) -> type[Adapter]:

@@ -43,7 +43,7 @@ class Central:
         self._queues: Mapping[str, ServedQueue] = {served.config.name: served for served in queues}
         self._elector = elector
         self._plans = {name: [Plan.of(found) for found in schedules] for name, schedules in config.schedules.items()}
-        self._draining = False
+        self._drained = asyncio.Event()
         self._waits: set[asyncio.Timeout] = set()
 
     @property
@@ -69,7 +69,11 @@ class Central:
     @property
     def draining(self) -> bool:
         """Whether `drain` has been called."""
-        return self._draining
+        return self._drained.is_set()
+
+    async def drained(self) -> None:
+        """Return once `drain` has been called."""
+        await self._drained.wait()
 
     @property
     def leader(self) -> str | None:
@@ -83,7 +87,7 @@ class Central:
 
     def drain(self) -> None:
         """Answer all waits now, and from now on."""
-        self._draining = True
+        self._drained.set()
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
             wait.reschedule(now)
@@ -229,7 +233,7 @@ class Central:
 
     async def _unless_drained(self, call: Awaitable[T]) -> T | None:
         """What the call returns; None if the process drains before."""
-        wait = asyncio.timeout(0 if self._draining else None)
+        wait = asyncio.timeout(0 if self.draining else None)
         self._waits.add(wait)
         try:
             async with wait:

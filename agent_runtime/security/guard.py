@@ -168,6 +168,10 @@ class GuardedCore:
             return ids
 
     async def task(self, queue: str, task_id: str) -> TaskRecord:
+    async def drained(self) -> None:
+        """See Core."""
+        await self._core.drained()
+
         """See Core."""
         self._reading("task", queue)
         return self._visible(await self._core.task(queue, task_id))

@@ -2,7 +2,8 @@
 """uvicorn inside the caller's event loop: the caller owns the signals, the socket and the end.
 
 Limits that uvicorn lacks are set here: a request head over 64 KiB, like anything that is no HTTP, is answered with 400
-and an ErrorBody.
+and an ErrorBody. A WebSocket whose client is silent to a ping is closed, and at the end all are, but not at once:
+whoever serves them may end what runs on them first.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from kubeagents_api.errors import RuntimeConfigError
 from kubeagents_api.task import ErrorBody
 
@@ -28,6 +30,11 @@ _HEAD_LIMIT_BYTES = 65536
 
 
 def error_body(message: str, *, code: str, details: dict[str, Any] | None = None) -> bytes:
+_PING_SECONDS = 20.0
+"""Between two pings of a WebSocket, and how long one may stay unanswered."""
+_LAST_SECONDS = 1.0
+"""What is left of the grace when WebSockets are closed, for what has served them to end."""
+_NOT_UTF8 = 1007
     """An ErrorBody as JSON."""
     body = ErrorBody(error=message, code=code, timestamp=datetime.now(UTC), details=details or {})
     return body.model_dump_json(by_alias=True).encode()
@@ -67,7 +74,7 @@ class HttpServer:
         config = uvicorn.Config(
             self._app,
             http=_Protocol,
-            ws="none" if self._max_message_bytes is None else "websockets-sansio",
+            ws="none" if self._max_message_bytes is None else _WebSocketProtocol,
             ws_max_size=self._max_message_bytes or 0,
             lifespan="off",
             loop="none",
@@ -81,6 +88,9 @@ class HttpServer:
         await self._server.listening.wait()
 
     async def stop(self, *, grace_seconds: float) -> None:
+            ws_ping_interval=_PING_SECONDS,
+            ws_ping_timeout=_PING_SECONDS,
+            ws_per_message_deflate=False,  # costs more than the network between pods
         """Stop listening, let running requests end within the grace, then cut them."""
         if self._server is None or self._serving is None:
             return
@@ -137,6 +147,14 @@ class _Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def _count(self, size: int) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        connection = transport.get_extra_info("ssl_object")
+        shown = connection.getpeercert(binary_form=True) if connection is not None else None
+        if shown is not None:
+            # The state is copied into the scope of every request, and handed on when a WebSocket begins.
+            self.app_state = {**self.app_state, CLIENT_CERTIFICATE: ssl.DER_cert_to_PEM_cert(shown)}
+
         self.head_bytes += size
         if self.head_bytes > _HEAD_LIMIT_BYTES:
             raise ValueError("the head of the request is too large")  # httptools makes a parser error of it
@@ -150,3 +168,32 @@ class _Protocol(HttpToolsProtocol):
             b"connection: close\r\n\r\n%b" % (len(body), body)
         )
         self.transport.close()
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSockets that get their share of the grace."""
+
+    closing: asyncio.TimerHandle | None = None
+
+    def shutdown(self) -> None:
+        if self.handshake_complete and not self.close_sent:
+            grace = float(self.config.timeout_graceful_shutdown or 0)
+            self.closing = self.loop.call_later(max(0.0, grace - _LAST_SECONDS), super().shutdown)
+        else:
+            super().shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.closing is not None:
+            self.closing.cancel()
+        super().connection_lost(exc)
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:  # uvicorn would close it too, but log the error of the client as one of its own
+                self.frames = []
+                self.conn.send_close(_NOT_UTF8)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()

@@ -11,6 +11,8 @@ from agent_runtime.telemetry.http_server import Scope
 
 KEY_HEADER = "x-api-key"
 """For clients whose `Authorization` is somebody else's, such as those that go by way of the Kubernetes API server."""
+KEY_SUBPROTOCOL = "key."
+"""Before the key in a subprotocol: a browser cannot add headers to the handshake of a WebSocket."""
 PUBLIC_PATHS = frozenset({"/", "/docs", "/openapi.json"})
 """The pages, which ask for a key themselves, and the description of the API."""
 
@@ -64,6 +66,9 @@ def _key(scope: Scope) -> str | None:
             return str(value.decode("latin-1")).strip()
         if name == b"authorization":
             scheme, _, rest = value.decode("latin-1").partition(" ")
+    for offered in scope.get("subprotocols", ()):
+        if offered.startswith(KEY_SUBPROTOCOL):
+            key = offered.removeprefix(KEY_SUBPROTOCOL)
             if scheme.lower() == "bearer":
                 key = rest.strip()
     return key

@@ -24,6 +24,8 @@ from kubeagents_api.errors import KubeagentsError
 _log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "x-request-id"
+REQUEST_ID = "request_id"
+"""Where the `state` of a request has its id."""
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -61,7 +63,7 @@ class Envelope:
         """Handle one request, or one WebSocket from its handshake to its end."""
         if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
             return await self._probes(scope, receive, send)
-        request_id = _request_id(scope)
+        request_id = scope.setdefault("state", {})[REQUEST_ID] = _request_id(scope)
         token = logs.bind({"request": request_id})
         started = perf_counter()
         status = 0
