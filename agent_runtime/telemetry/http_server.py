@@ -147,14 +147,6 @@ class _Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def _count(self, size: int) -> None:
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        super().connection_made(transport)
-        connection = transport.get_extra_info("ssl_object")
-        shown = connection.getpeercert(binary_form=True) if connection is not None else None
-        if shown is not None:
-            # The state is copied into the scope of every request, and handed on when a WebSocket begins.
-            self.app_state = {**self.app_state, CLIENT_CERTIFICATE: ssl.DER_cert_to_PEM_cert(shown)}
-
         self.head_bytes += size
         if self.head_bytes > _HEAD_LIMIT_BYTES:
             raise ValueError("the head of the request is too large")  # httptools makes a parser error of it
