@@ -9,8 +9,8 @@ from kubeagents_api.endpoints import Endpoint
 # Sorted by name.
 ADAPTERS: dict[Endpoint, str] = {
     "http": "agent_runtime.adapters.http.adapter:HttpAdapter",
-}
     "websocket": "agent_runtime.adapters.websocket.adapter:WebSocketAdapter",
+}
 
 
 def adapter(name: Endpoint) -> type[Adapter]:

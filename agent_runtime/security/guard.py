@@ -141,6 +141,10 @@ class GuardedCore:
         """See Core."""
         return self._core.draining
 
+    async def drained(self) -> None:
+        """See Core."""
+        await self._core.drained()
+
     @property
     def leader(self) -> str | None:
         """See Core."""
@@ -168,10 +172,6 @@ class GuardedCore:
             return ids
 
     async def task(self, queue: str, task_id: str) -> TaskRecord:
-    async def drained(self) -> None:
-        """See Core."""
-        await self._core.drained()
-
         """See Core."""
         self._reading("task", queue)
         return self._visible(await self._core.task(queue, task_id))

@@ -15,8 +15,8 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
 from kubeagents_api.errors import RuntimeConfigError
 from kubeagents_api.task import ErrorBody
 
@@ -27,14 +27,14 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 _HEAD_LIMIT_BYTES = 65536
-
-
-def error_body(message: str, *, code: str, details: dict[str, Any] | None = None) -> bytes:
 _PING_SECONDS = 20.0
 """Between two pings of a WebSocket, and how long one may stay unanswered."""
 _LAST_SECONDS = 1.0
 """What is left of the grace when WebSockets are closed, for what has served them to end."""
 _NOT_UTF8 = 1007
+
+
+def error_body(message: str, *, code: str, details: dict[str, Any] | None = None) -> bytes:
     """An ErrorBody as JSON."""
     body = ErrorBody(error=message, code=code, timestamp=datetime.now(UTC), details=details or {})
     return body.model_dump_json(by_alias=True).encode()
@@ -76,6 +76,9 @@ class HttpServer:
             http=_Protocol,
             ws="none" if self._max_message_bytes is None else _WebSocketProtocol,
             ws_max_size=self._max_message_bytes or 0,
+            ws_ping_interval=_PING_SECONDS,
+            ws_ping_timeout=_PING_SECONDS,
+            ws_per_message_deflate=False,  # costs more than the network between pods
             lifespan="off",
             loop="none",
             log_config=None,
@@ -88,9 +91,6 @@ class HttpServer:
         await self._server.listening.wait()
 
     async def stop(self, *, grace_seconds: float) -> None:
-            ws_ping_interval=_PING_SECONDS,
-            ws_ping_timeout=_PING_SECONDS,
-            ws_per_message_deflate=False,  # costs more than the network between pods
         """Stop listening, let running requests end within the grace, then cut them."""
         if self._server is None or self._serving is None:
             return

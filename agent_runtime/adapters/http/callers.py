@@ -61,14 +61,14 @@ def credentials(scope: Scope, *, request: str) -> Credentials:
 
 def _key(scope: Scope) -> str | None:
     key = None
+    for offered in scope.get("subprotocols", ()):
+        if offered.startswith(KEY_SUBPROTOCOL):
+            key = offered.removeprefix(KEY_SUBPROTOCOL)
     for name, value in scope["headers"]:
         if name == KEY_HEADER.encode():
             return str(value.decode("latin-1")).strip()
         if name == b"authorization":
             scheme, _, rest = value.decode("latin-1").partition(" ")
-    for offered in scope.get("subprotocols", ()):
-        if offered.startswith(KEY_SUBPROTOCOL):
-            key = offered.removeprefix(KEY_SUBPROTOCOL)
             if scheme.lower() == "bearer":
                 key = rest.strip()
     return key
