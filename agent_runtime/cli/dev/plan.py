@@ -9,6 +9,7 @@ from agent_runtime.cli.dev.manifests import Data, Key, Manifests, ManifestsError
 from agent_runtime.queue.timetable import Timetable
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.central_agent import CentralAgentSpec
+from kubeagents_api.endpoints import Endpoint
 from kubeagents_api.errors import InvalidManifestError
 from kubeagents_api.model import QueueRef
 from kubeagents_api.pod import EnvVar, KeyRef
@@ -33,6 +34,15 @@ class QueuePlan:
 
 
 @dataclass(frozen=True)
+class Ports:
+    """Where a process listens."""
+
+    http: int
+    own: Mapping[Endpoint, int] = field(default_factory=dict)
+    """Those of protocols that do not ride on HTTP."""
+
+
+@dataclass(frozen=True)
 class ProcessPlan:
     """One `python -m agent_runtime`."""
 
@@ -50,8 +60,10 @@ class ProcessPlan:
     """Its handler or its queues, for people."""
     code: Key | None
     """The ConfigMap with its code."""
-    config: Callable[[int, str | None], AgentConfig | CentralAgentConfig]
-    """Makes the configuration from a port and the folder with the code."""
+    config: Callable[[Ports, str | None], AgentConfig | CentralAgentConfig]
+    """Makes the configuration from its ports and the folder with the code."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """The protocols it serves."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,7 @@ class _Planner:
         self._note_image(item, spec.image)
         processes = self._processes(name, spec)
 
-        def config(port: int, code_path: str | None) -> AgentConfig:
+        def config(ports: Ports, code_path: str | None) -> AgentConfig:
             return agent_config(
                 name=name,
                 namespace=namespace,
@@ -142,8 +154,8 @@ class _Planner:
                 queue=queue,
                 code_path=code_path,
                 host=HOST,
-                port=port,
-                own_ports={},
+                port=ports.http,
+                own_ports=ports.own,
             )
 
         return [
@@ -158,6 +170,7 @@ class _Planner:
                 does=spec.handler,
                 code=code_key,
                 config=config,
+                endpoints=tuple(spec.endpoints),
             )
             for index in range(processes)
         ]
@@ -207,7 +220,7 @@ class _Planner:
         keys = tuple((ref.namespace or namespace, ref.name) for ref in spec.queue_refs)
         queues = {key[1]: self._specs[key] for key in keys}
 
-        def config(port: int, code_path: str | None) -> CentralAgentConfig:
+        def config(ports: Ports, code_path: str | None) -> CentralAgentConfig:
             del code_path
             return central_agent_config(
                 name=name,
@@ -216,8 +229,8 @@ class _Planner:
                 queues=queues,
                 leader="alone",
                 host=HOST,
-                port=port,
-                own_ports={},
+                port=ports.http,
+                own_ports=ports.own,
             )
 
         return ProcessPlan(
@@ -231,6 +244,7 @@ class _Planner:
             does=", ".join(queues),
             code=None,
             config=config,
+            endpoints=tuple(spec.endpoints),
         )
 
     def _added_centrals(self) -> Iterable[ProcessPlan]:

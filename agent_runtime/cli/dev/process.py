@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from agent_runtime.cli.dev.plan import HOST, ProcessPlan
+from agent_runtime.cli.dev.plan import HOST, Ports, ProcessPlan
 from kubeagents_api.labels import CONFIG_ENV, INSTANCE_ENV, TERMINATION_LOG_ENV
 from kubeagents_api.runtime_config import render
 
@@ -67,16 +67,16 @@ class Supervised:
         plan: ProcessPlan,
         surroundings: Surroundings,
         *,
-        port: int | None,
+        ports: Ports | None,
         env: Mapping[str, str],
         code: Path | None,
     ) -> None:
-        """`port`: None takes a free one at each start."""
+        """`ports`: None takes a free one at each start."""
         self.plan = plan
         self.ready = asyncio.Event()
         self.not_ready_because = "not started yet"
         self._around = surroundings
-        self._port = port
+        self._ports = ports
         self._env = env
         self._code = code
         self._process: Process | None = None
@@ -126,8 +126,8 @@ class Supervised:
                 self._process.send_signal(number)
 
     async def _run_once(self, log: BinaryIO) -> int:
-        port = self._port or free_port()
-        self._config.write_text(render(self.plan.config(port, str(self._code) if self._code else None)))
+        ports = self._ports or Ports(free_port())
+        self._config.write_text(render(self.plan.config(ports, str(self._code) if self._code else None)))
         self._termination.unlink(missing_ok=True)
         self.not_ready_because = "starting"
         self._process = process = await asyncio.create_subprocess_exec(
@@ -152,7 +152,7 @@ class Supervised:
         copy = asyncio.create_task(
             copy_output(process.stdout, log, lambda line: self._around.show(self.plan.name, line))
         )
-        probe = asyncio.create_task(self._watch_ready(port))
+        probe = asyncio.create_task(self._watch_ready(ports.http))
         try:
             if self._stopping.is_set():  # stopped between the decision and the start
                 self._signal(signal.SIGTERM)

@@ -21,13 +21,14 @@ from agent_runtime.cli import session
 from agent_runtime.cli.dev import watchdog
 from agent_runtime.cli.dev.gates import hold_to_manifest
 from agent_runtime.cli.dev.manifests import Key
-from agent_runtime.cli.dev.plan import HOST, Plan
+from agent_runtime.cli.dev.plan import HOST, Plan, Ports
 from agent_runtime.cli.dev.process import FatalProcessError, Supervised, Surroundings, free_port, is_free
 from agent_runtime.cli.dev.terminal import Terminal
 from agent_runtime.cli.dev.valkey import PrivateValkey, lock_data_folder
 from agent_runtime.cli.errors import CliError
 from agent_runtime.cli.options import SERVER_ENV
 from agent_runtime.telemetry.logs import LOG_FORMAT_ENV, LOG_LEVEL_ENV
+from kubeagents_api.endpoints import OWN_PORTS
 from kubeagents_api.labels import HTTP_PORT, RESERVED_ENV_PREFIX
 
 _PATIENCE_SECONDS = 10.0
@@ -70,17 +71,18 @@ class Supervisor:
         self._log_folder = session.log_folder(self._id)
         self._valkey: PrivateValkey | None = None
         self._command: Process | None = None
+        self._listening: Mapping[str, Ports] = {}
         self._runners: dict[Supervised, asyncio.Task[None]] = {}
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
 
     async def run(self) -> int:
         """Run until Ctrl-C, the command's end or a fatal error; returns the exit code. Raises CliError."""
-        ports = self._ports()
+        ports = self._listening = self._ports()
         centrals = [
-            session.CentralEntry(p.owner, p.namespace, f"http://{HOST}:{ports[p.name]}")
+            session.CentralEntry(p.owner, p.namespace, f"http://{HOST}:{ports[p.name].http}")
             for p in self._plan.processes
-            if p.name in ports
+            if p.kind == "CentralAgent"
         ]
         with contextlib.ExitStack() as cleanup:
             if self._settings.data_dir is not None:
@@ -98,16 +100,28 @@ class Supervisor:
 
     # What must be there before a process starts
 
-    def _ports(self) -> dict[str, int]:
-        """Ports of the CentralAgents, by process: URLs must not change when a process starts again."""
+    def _ports(self) -> dict[str, Ports]:
+        """Where processes listen that people connect to, by process: URLs must not change when one starts again."""
         wanted = self._settings.port
         if wanted and not is_free(wanted):
             raise CliError(f"port {wanted} is taken: choose another with --port, or leave it out to get a free one")
-        names = [process.name for process in self._plan.processes if process.kind == "CentralAgent"]
-        ports = {name: free_port() for name in names}
-        if names and wanted != 0:
-            first = wanted or HTTP_PORT
-            ports[names[0]] = first if is_free(first) else ports[names[0]]
+        ports: dict[str, Ports] = {}
+        taken: set[int] = set()
+
+        def choose(preferred: int) -> int:
+            port = preferred if preferred not in taken and is_free(preferred) else free_port()
+            taken.add(port)
+            return port
+
+        for process in self._plan.processes:
+            if process.endpoints:
+                http = free_port() if wanted == 0 or ports else choose(wanted or HTTP_PORT)
+                own = {
+                    name: choose(port) if wanted != 0 else free_port()
+                    for name, port in OWN_PORTS.items()
+                    if name in process.endpoints
+                }
+                ports[process.name] = Ports(http, own)
         return ports
 
     def _make_log_folder(self) -> None:
@@ -177,7 +191,7 @@ class Supervisor:
     # The session
 
     async def _session(
-        self, folder: Path, *, group: int, ports: Mapping[str, int], centrals: Sequence[session.CentralEntry]
+        self, folder: Path, *, group: int, ports: Mapping[str, Ports], centrals: Sequence[session.CentralEntry]
     ) -> _End:
         around = Surroundings(
             folder=folder,
@@ -201,7 +215,7 @@ class Supervisor:
                 process = Supervised(
                     plan,
                     around,
-                    port=ports.get(plan.name),
+                    ports=ports.get(plan.name),
                     env={f"KUBEAGENTS_QUEUE_{i}_URL": self._url(key) for i, key in enumerate(plan.queues)},
                     code=code[plan.code] if plan.code else None,
                 )
@@ -286,6 +300,7 @@ class Supervisor:
         self._terminal.overview(
             self._plan,
             centrals=centrals,
+            ports=self._listening,
             redis=f"private {self._valkey.name}" if self._valkey else "",
             log_folder=self._log_folder,
             data_folder=self._settings.data_dir if self._plan.needs_valkey else None,

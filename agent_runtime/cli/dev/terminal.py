@@ -3,7 +3,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle
 from pathlib import Path
@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent_runtime.cli.dev.plan import Plan, ProcessPlan
+from agent_runtime.cli.dev.plan import HOST, Plan, Ports, ProcessPlan
 from agent_runtime.cli.output import PIPE_WIDTH, print_table
 from agent_runtime.cli.session import CentralEntry
+from kubeagents_api.endpoints import Endpoint
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 
@@ -67,6 +68,7 @@ class Terminal:
         plan: Plan,
         *,
         centrals: Sequence[CentralEntry],
+        ports: Mapping[str, Ports],
         redis: str,
         log_folder: Path,
         data_folder: Path | None,
@@ -88,6 +90,12 @@ class Terminal:
             suffix = f" of {central.name}" if len(centrals) > 1 else ""
             facts.add_row(f"Status page{suffix}", f"{central.url}/")
             facts.add_row(f"HTTP API{suffix}", f"{central.url}/docs")
+        served = [(process, ports[process.name]) for process in plan.processes if process.name in ports]
+        for process, at in served:
+            suffix = f" of {process.name}" if len(served) > 1 else ""
+            for protocol in process.endpoints:
+                if protocol != "http" or process.kind == "Agent":
+                    facts.add_row(f"{_PROTOCOLS[protocol][0]}{suffix}", _where(protocol, at))
         facts.add_row("Logs", str(log_folder))
         facts.add_row("Data", str(data_folder) if data_folder else "in memory, gone at the end (--data-dir keeps it)")
         agent = next((process for process in plan.processes if process.kind == "Agent"), None)
@@ -99,6 +107,21 @@ class Terminal:
         self.console.print()
         print_table(facts, console=self.console)
         self.console.print()
+
+
+_PROTOCOLS: dict[Endpoint, tuple[str, str]] = {
+    "a2a": ("A2A", "http://{host}/.well-known/agent-card.json"),
+    "grpc": ("gRPC", "{host}"),
+    "http": ("HTTP", "http://{host}/docs"),
+    "mcp": ("MCP", "http://{host}/mcp"),
+    "websocket": ("WebSocket", "ws://{host}/v1/ws"),
+    "zeromq": ("ZeroMQ", "tcp://{host}"),
+}
+"""What people call the protocols, and where they are."""
+
+
+def _where(protocol: Endpoint, ports: Ports) -> str:
+    return _PROTOCOLS[protocol][1].format(host=f"{HOST}:{ports.own.get(protocol, ports.http)}")
 
 
 def _grouped(

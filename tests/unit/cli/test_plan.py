@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.cli.dev.manifests import ManifestsError, load
-from agent_runtime.cli.dev.plan import Plan, make_plan
+from agent_runtime.cli.dev.plan import Plan, Ports, make_plan
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig
 from tests.unit.cli.manifest_texts import AGENT, CENTRAL, CODE, EXTERNAL_QUEUE, QUEUE, REDIS, documents
 
@@ -28,7 +28,9 @@ def test_there_is_one_process_per_replica_and_one_per_central_agent(tmp_path: Pa
 
 
 def test_the_configurations_come_from_the_functions_that_the_operator_uses(tmp_path: Path) -> None:
-    central, agent, _ = (p.config(8123, "/code") for p in planned(tmp_path, QUEUE, AGENT, CENTRAL, CODE).processes)
+    central, agent, _ = (
+        p.config(Ports(8123), "/code") for p in planned(tmp_path, QUEUE, AGENT, CENTRAL, CODE).processes
+    )
     assert isinstance(central, CentralAgentConfig)
     assert (central.host, central.port, central.leader.type) == ("127.0.0.1", 8123, "alone")
     assert [queue.url_env for queue in central.queues] == ["KUBEAGENTS_QUEUE_0_URL"]
@@ -153,7 +155,7 @@ spec:
 def test_schedules_run_in_the_central_agent_and_shut_queues_are_told(tmp_path: Path) -> None:
     plan = planned(tmp_path, SCHEDULED, CENTRAL)
 
-    config = plan.processes[0].config(8123, None)
+    config = plan.processes[0].config(Ports(8123), None)
     assert isinstance(config, CentralAgentConfig)
     assert [schedule.name for schedule in config.schedules["tasks"]] == ["tick"]
     assert plan.notes == (
@@ -178,7 +180,7 @@ def test_what_an_agent_can_do_and_how_it_is_called_reaches_its_processes(tmp_pat
     agent = AGENT.rstrip() + "\n  capabilities: [ocr]\n  batch: {maxTasks: 4}\n"
     [process, *_] = [p for p in planned(tmp_path, QUEUE, agent, CENTRAL, CODE).processes if p.kind == "Agent"]
 
-    config = process.config(8123, "/code")
+    config = process.config(Ports(8123), "/code")
     assert isinstance(config, AgentConfig)
     assert config.capabilities == ["ocr"]
     assert config.batch is not None
@@ -199,7 +201,7 @@ def test_an_autoscaled_agent_has_its_fewest_replicas_all_the_time_but_at_least_o
 def test_nobody_is_asked_for_a_key_here_and_that_is_said(tmp_path: Path) -> None:
     access = "access: {principals: [{name: root, role: admin, keysFrom: {name: root-keys}}]}"
     plan = planned(tmp_path, QUEUE, CENTRAL.replace("spec: {", f"spec: {{{access}, "))
-    (central,) = (process.config(8123, None) for process in plan.processes)
+    (central,) = (process.config(Ports(8123), None) for process in plan.processes)
     assert isinstance(central, CentralAgentConfig)
     assert (central.host, central.access, central.keys_path) == ("127.0.0.1", None, None)
     (note,) = plan.notes
