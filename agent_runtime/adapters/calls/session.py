@@ -15,10 +15,11 @@ import orjson
 
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.calls import errors
+from agent_runtime.adapters.calls.answer import End
 from agent_runtime.adapters.calls.errors import DrainingError, InvalidCallError, TooManyCallsError
 from agent_runtime.adapters.calls.figures import Figures
 from agent_runtime.adapters.calls.parsing import parameters
-from agent_runtime.adapters.calls.table import CALLS, STREAMS, Call, End, StreamCall
+from agent_runtime.adapters.calls.table import CALLS, STREAMS, Call, StreamCall
 from agent_runtime.cancellation import end
 from kubeagents_api.errors import KubeagentsError
 

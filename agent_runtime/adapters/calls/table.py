@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter, create_model
 
 from agent_runtime.adapters.base import Core
-from agent_runtime.adapters.calls import tasks
+from agent_runtime.adapters.calls import tasks, work
+from agent_runtime.adapters.calls.answer import Answer, End, text
 from agent_runtime.adapters.calls.errors import DrainingError
 from agent_runtime.adapters.calls.parameters import (
     AgentsQuery,
@@ -48,15 +49,6 @@ _SCHEDULES = TypeAdapter(list[ScheduleInfo])
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a call."""
-
-    json: str
-    undo: Callable[[], Awaitable[None]] | None = None
-    """Takes back what has been done for it, if it cannot be delivered."""
-
-
-@dataclass(frozen=True, slots=True)
 class Call(Generic[P]):
     """Has one answer."""
 
@@ -72,19 +64,7 @@ class StreamCall(Generic[P]):
     """Has many items, and perhaps an end."""
 
     params: type[P]
-    run: "Callable[[Core, P], AsyncGenerator[str | End, None]]"
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The last thing in a stream."""
-
-    json: str
-
-
-def text(model: BaseModel) -> Answer:
-    """A model as an answer."""
-    return Answer(model.model_dump_json(by_alias=True, exclude_none=True))
+    run: Callable[[Core, P], AsyncGenerator[str | End, None]]
 
 
 def _list(adapter: TypeAdapter[Any], items: Any) -> Answer:
@@ -156,6 +136,28 @@ def _may_block(core: Core, queue: str | None) -> bool:
     return core.may_block(chosen(core, queue))
 
 
+def _has_time(_: Core, params: ApiModel) -> bool:
+    return getattr(params, "wait_seconds", 0) > 0
+
+
+def _of_queue(
+    act: Callable[[Core, str, Any], Awaitable[Answer]],
+    params: type[ApiModel],
+    *,
+    waits: Callable[[Core, Any], bool],
+) -> Call[Any]:
+    """A call whose parameters also name the queue."""
+
+    async def run(core: Core, params: Any, _: str) -> Answer:
+        return await act(core, chosen(core, params.queue), params)
+
+    return Call(_with_queue(params), run, waits)
+
+
+def _with_queue(params: type[ApiModel]) -> type[ApiModel]:
+    return create_model(f"{params.__name__}OfQueue", __base__=(OfQueue, params))
+
+
 CALLS: Final[Mapping[str, Call[Any]]] = {
     "submit": Call(Submission, _submit, waits=lambda core, params: _may_block(core, params.task.queue)),
     "submitBatch": Call(
@@ -175,6 +177,9 @@ CALLS: Final[Mapping[str, Call[Any]]] = {
     "resume": _gate(Gate.CLAIMS, shut=False),
     "close": _gate(Gate.SUBMISSIONS, shut=True),
     "open": _gate(Gate.SUBMISSIONS, shut=False),
+    "message.send": _of_queue(work.send, work.Message, waits=lambda core, params: _may_block(core, params.queue)),
+    "message.receive": _of_queue(work.receive, work.Inbox, waits=_has_time),
+    **{f"work.{name}": _of_queue(one.run, one.params, waits=_has_time) for name, one in work.WORK.items()},
 }
 """By name."""
 
@@ -205,8 +210,13 @@ async def _events(core: Core, params: Followed) -> AsyncGenerator[str | End, Non
     raise DrainingError("this pod is about to stop: go on at another one, after the last offset")
 
 
+def _revoked(core: Core, params: Any) -> AsyncGenerator[str | End, None]:
+    return work.revoked(core, chosen(core, params.queue), params)
+
+
 STREAMS: Final[Mapping[str, StreamCall[Any]]] = {
     "events": StreamCall(Followed, _events),
     "watch": StreamCall(Watched, _watch),
+    "work.revoked": StreamCall(_with_queue(work.OneWorker), _revoked),
 }
 """By name."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.calls import work as calls
 from agent_runtime.adapters.http import errors
 from agent_runtime.adapters.http.administration import Administration
 from agent_runtime.adapters.http.callers import KEY_HEADER
@@ -36,6 +37,7 @@ from agent_runtime.adapters.http.models import (
 from agent_runtime.adapters.http.operations import Operations
 from agent_runtime.adapters.http.steering import Steering
 from agent_runtime.adapters.http.streams import EVENT_STREAM, JSON_LINES, Streams
+from agent_runtime.adapters.http.work import InboxOfAgent, MessageToAgent, Work
 from agent_runtime.telemetry.metrics import RUNTIME_VERSION
 from kubeagents_api.access import KeyInfo, KeyRequest, NewKey
 from kubeagents_api.schedule_info import ScheduleInfo
@@ -71,13 +73,35 @@ _TASK_EXAMPLE = {"type": "count-words", "payload": {"text": "to be or not to be"
 
 _SELECTION_EXAMPLE = {"filter": {"agent": "billing", "code": "TIMEOUT"}, "by": "maria"}
 _AUTHOR_EXAMPLE = {"by": "maria"}
+_WORKER_EXAMPLE = {"agent": "billing", "instance": "laptop-1"}
+_CLAIM_EXAMPLE = {"id": "invoice-1", "token": "5f3a", "attempt": 1, "maxAttempts": 3, "timeoutSeconds": 300}
+_WORK_EXAMPLES: dict[str, dict[str, Any]] = {
+    "register": {"worker": _WORKER_EXAMPLE},
+    "beat": {
+        "beat": {
+            "worker": _WORKER_EXAMPLE,
+            "version": "1.0",
+            "concurrency": 4,
+            "running": 1,
+            "startedAtMs": 1795296713910,
+        }
+    },
+    "claim": {"worker": _WORKER_EXAMPLE, "limit": 4, "waitSeconds": 30},
+    "extend": {"claims": [_CLAIM_EXAMPLE]},
+    "settle": {"outcomes": [{"claim": _CLAIM_EXAMPLE, "result": {"total": 12}}]},
+    "release": {"claims": [_CLAIM_EXAMPLE]},
+    "emit": {"claim": _CLAIM_EXAMPLE, "items": [{"kind": "progress", "fraction": 0.5, "message": "half"}]},
+    "parents": {"claim": _CLAIM_EXAMPLE},
+    "leave": {"worker": _WORKER_EXAMPLE},
+}
 _KEY_EXAMPLE = {"principal": "nightly-import", "role": "developer", "queues": ["orders"]}
 _CHANGES = (400, 404, 413, 415, 503)
 """What may be wrong with a request that changes a queue."""
 _BODIES: tuple[type[BaseModel], ...] = (
     TaskRequest, BatchRequest, ResultsRequest, CancelRequest, DeadSelection, Author, InstanceSelection, KeyRequest,
+    MessageToAgent, InboxOfAgent, *{one.params for one in calls.WORK.values()},
 )  # fmt: skip
-_STREAMED: tuple[type[BaseModel], ...] = (StreamItem, StreamEnd, TaskEvent)
+_STREAMED: tuple[type[BaseModel], ...] = (StreamItem, StreamEnd, TaskEvent, calls.Revoked)
 
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
@@ -99,7 +123,7 @@ def build(core: Core, *, guarded: bool = False) -> FastAPI:
     )
     errors.install(app)
     operations, steering, streams = Operations(core), Steering(core), Streams(core)
-    administration = Administration()
+    administration, work = Administration(), Work(core)
 
     def add(
         method: str,
@@ -219,6 +243,29 @@ def build(core: Core, *, guarded: bool = False) -> FastAPI:
     )
     add("GET", "/v1/agents/{agent}", operations.agent, tag="agents", answers={200: AgentOverview}, refusals=(404, 503))
     add("GET", "/v1/status", operations.status, tag="agents", answers={200: CentralStatus}, refusals=())
+
+    for name, call in calls.WORK.items():
+        add(
+            "POST", f"/v1/queues/{{queue}}/work/{name}", work.operation(name, call.run, call.params),
+            tag="work", answers={200: call.answer}, refusals=(400, 404, 409, 413, 415, 503),
+            body=call.params, example=_WORK_EXAMPLES[name],
+        )  # fmt: skip
+    add(
+        "POST", "/v1/queues/{queue}/work/revoked", work.work_revoked,
+        tag="work", answers={200: None}, refusals=(400, 404, 413, 415, 503),
+        body=calls.OneWorker, example={"worker": _WORKER_EXAMPLE},
+        streams_as={EVENT_STREAM: (calls.Revoked,), JSON_LINES: (calls.Revoked,)},
+    )  # fmt: skip
+    add(
+        "POST", "/v1/messages", work.send_message,
+        tag="messages", answers={201: calls.Sent}, refusals=(400, 404, 409, 413, 415, 429, 503),
+        body=MessageToAgent, example={"to": "billing", "payload": {"say": "hello"}},
+    )  # fmt: skip
+    add(
+        "POST", "/v1/messages/receive", work.receive_messages,
+        tag="messages", answers={200: calls.ClaimedTasks}, refusals=(400, 404, 409, 413, 415, 503),
+        body=InboxOfAgent, example={"agent": "billing", "limit": 10, "waitSeconds": 30},
+    )  # fmt: skip
 
     add(
         "POST", "/v1/keys", administration.make_key,

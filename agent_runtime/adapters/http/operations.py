@@ -2,14 +2,15 @@
 """The operations: each reads a request, asks the core, and writes the answer as JSON without further ado."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Path, Query, Request, Response
 from pydantic import TypeAdapter
 
 from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.calls import tasks
 from agent_runtime.adapters.http.answers import (
     CLIENT_GONE,
     QueueName,
@@ -27,16 +28,14 @@ from agent_runtime.adapters.http.models import (
     DeadQuery,
     QueueStatus,
     ResultQuery,
-    Results,
     ResultsRequest,
-    SubmittedBatch,
-    SubmittedTask,
 )
 from agent_runtime.telemetry.metrics import RUNTIME_VERSION
-from kubeagents_api.errors import QueueUnavailableError, TaskNotFoundError
+from kubeagents_api.errors import QueueUnavailableError
 from kubeagents_api.schedule_info import ScheduleInfo
-from kubeagents_api.task import BatchRequest, InstanceInfo, QueueStats, TaskRecord, TaskRequest, TaskState
+from kubeagents_api.task import BatchRequest, InstanceInfo, QueueStats, TaskRecord, TaskRequest
 
+T = TypeVar("T")
 AgentName = Annotated[str, Path(description="Name of the Agent.")]
 
 _RECORDS = TypeAdapter(list[TaskRecord])
@@ -62,14 +61,11 @@ class Operations:
         limit = self._core.max_payload_bytes + ENVELOPE_BYTES
         advice = "send a reference to the data instead of the data"
         task = await parsed(request, TaskRequest, limit=limit, advice=advice)
-        queue = task.queue or self._core.queue_names[0]
-        (named,) = self._core.named(queue, [task])
-        ids = await self._submit(queue, [named], request)
-        if ids is None:
+        queue = tasks.chosen(self._core, task.queue)
+        submitted = await self._unless_gone(queue, lambda: tasks.submit(self._core, task), request)
+        if submitted is None:
             return Response(status_code=CLIENT_GONE)
-        merged = named.id is not None and ids[0] != named.id
-        state = await self._state(queue, named, ids[0], merged=merged)
-        return as_json(SubmittedTask(id=ids[0], queue=queue, state=state, merged=merged), status=200 if merged else 201)
+        return as_json(submitted, status=200 if submitted.merged else 201)
 
     async def submit_batch(self, request: Request) -> Response:
         """Queue up to 10,000 tasks of one queue in one call: all of them, or none.
@@ -78,13 +74,11 @@ class Operations:
         """
         limit = max(BATCH_BYTES, self._core.max_payload_bytes + ENVELOPE_BYTES)
         batch = await parsed(request, BatchRequest, limit=limit, advice="split the batch")
-        queue = batch.tasks[0].queue or self._core.queue_names[0]
-        tasks = self._core.named(queue, batch.tasks)
-        ids = await self._submit(queue, tasks, request)
-        if ids is None:
+        queue = tasks.chosen(self._core, batch.tasks[0].queue)
+        submitted = await self._unless_gone(queue, lambda: tasks.submit_batch(self._core, batch.tasks), request)
+        if submitted is None:
             return Response(status_code=CLIENT_GONE)
-        merged = [found for task, found in zip(tasks, ids, strict=True) if task.id is not None and task.id != found]
-        return as_json(SubmittedBatch(ids=list(ids), queue=queue, merged=merged), status=201)
+        return as_json(submitted, status=201)
 
     async def task(self, queue: QueueName, task: TaskPath) -> Response:
         """A task and all that is known about it."""
@@ -109,12 +103,10 @@ class Operations:
         """Wait until many tasks are final, or the time is over: what is final, and the ids of the others."""
         asked = await parsed(request, ResultsRequest, limit=BATCH_BYTES, advice="ask for fewer tasks at once")
         async with unless_gone(request) as gone:
-            records = await self._core.results(queue, asked.ids, timeout_seconds=asked.timeout_seconds)
+            found = await tasks.results(self._core, queue, asked.ids, timeout_seconds=asked.timeout_seconds)
         if gone.expired():
             return Response(status_code=CLIENT_GONE)
-        final = [record for record in records if record.state.final]
-        pending = [record.id for record in records if not record.state.final]
-        return as_json(Results(tasks=final, pending=pending), headers=_POLL_AGAIN if pending else None)
+        return as_json(found, headers=_POLL_AGAIN if found.pending else None)
 
     async def queues(self) -> Response:
         """The figures of all queues, the default one first."""
@@ -174,23 +166,14 @@ class Operations:
             )
         )
 
-    async def _submit(self, queue: str, tasks: Sequence[TaskRequest], request: Request) -> Sequence[str] | None:
-        """The ids; None if the client has gone while the tasks waited for room: they are not queued any more then."""
+    async def _unless_gone(self, queue: str, submit: Callable[[], Awaitable[T]], request: Request) -> T | None:
+        """What it returns; None if the client has gone while it waited for room: nothing is queued any more then."""
         if not self._core.may_block(queue):
-            return await self._core.submit(queue, tasks)
-        ids: Sequence[str] | None = None
+            return await submit()
+        submitted: T | None = None
         async with unless_gone(request):
-            ids = await self._core.submit(queue, tasks)
-        return ids
-
-    async def _state(self, queue: str, task: TaskRequest, task_id: str, *, merged: bool) -> TaskState | None:
-        """Where a submitted task is. Only the queue knows whether its parents have ended and what time it is."""
-        if not (merged or task.depends_on or task.not_before):
-            return TaskState.SCHEDULED if task.delay_seconds else TaskState.QUEUED
-        try:
-            return (await self._core.task(queue, task_id)).state
-        except (QueueUnavailableError, TaskNotFoundError):
-            return None  # the task is submitted: an error would say that it is not
+            submitted = await submit()
+        return submitted
 
     async def _look(self, queue: str) -> tuple[QueueStatus, Sequence[InstanceInfo]]:
         # A queue that is known to be away is not waited for: the picture of the others must not come late.

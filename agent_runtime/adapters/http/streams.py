@@ -46,9 +46,9 @@ class Streams:
         text/event-stream`: what is there and all that comes, until the client hangs up; `Last-Event-ID` goes before
         `after`.
         """
-        if _accepts(request, EVENT_STREAM):
+        if accepts(request, EVENT_STREAM):
             after = request.headers.get("last-event-id") or query.after
-            return await _opened(self._follow(queue, after, query.limit), request, _EventStream())
+            return await opened(self._follow(queue, after, query.limit), request, EventStream())
         async with unless_gone(request) as gone:
             found = await self._core.events(
                 queue, after=query.after, limit=query.limit, wait_seconds=query.wait_seconds
@@ -67,8 +67,8 @@ class Streams:
         """
         await self._core.task(queue, task)  # so that an unknown task is 404 for certain, however slow the queue is
         after = request.headers.get("last-event-id") or query.after
-        form = _JsonLines() if _accepts(request, JSON_LINES) else _EventStream()
-        return await _opened(self._say(queue, task, after), request, form)
+        form = JsonLines() if accepts(request, JSON_LINES) else EventStream()
+        return await opened(self._say(queue, task, after), request, form)
 
     async def _follow(self, queue: str, after: str, limit: int) -> AsyncGenerator[tuple[str, BaseModel], None]:
         while not self._core.draining:
@@ -87,45 +87,54 @@ class Streams:
             yield "", StreamEnd(state=state)
 
 
-def _accepts(request: Request, kind: str) -> bool:
+def accepts(request: Request, kind: str) -> bool:
+    """Whether the client wants the answer in that form."""
     return kind in request.headers.get("accept", "").lower()
 
 
-class _EventStream:
+class EventStream:
+    """As server-sent events."""
+
     media_type = EVENT_STREAM
     silence = b": nothing new\n\n"
 
     def item(self, offset: str, model: BaseModel) -> bytes:
+        """One item; without an offset, the end."""
         data = model.model_dump_json(by_alias=True, exclude_none=True)
         head = f"id: {offset}" if offset else "event: end"
         return f"{head}\ndata: {data}\n\n".encode()
 
     def fault(self, error: bytes) -> bytes:
+        """What broke the stream."""
         return b"event: fault\ndata: " + error + b"\n\n"
 
 
-class _JsonLines:
+class JsonLines:
+    """As lines of JSON."""
+
     media_type = JSON_LINES
     silence = b""  # a line that is no JSON would be an error to most readers
 
     def item(self, offset: str, model: BaseModel) -> bytes:
+        """One item; without an offset, the end."""
         return model.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
 
     def fault(self, error: bytes) -> bytes:
+        """What broke the stream."""
         return error + b"\n"
 
 
 Item = tuple[str, BaseModel]
 """With its offset; without for the last one."""
 Items = AsyncGenerator[Item, None]
-Form = _EventStream | _JsonLines
+Form = EventStream | JsonLines
 
 
 async def _next(items: Items) -> Item | None:
     return await anext(items, None)
 
 
-async def _opened(items: Items, request: Request, form: Form) -> Response:
+async def opened(items: Items, request: Request, form: Form) -> Response:
     """The answer that streams the items. Raises what goes wrong before the first one."""
     first = asyncio.create_task(_next(items))
     try:

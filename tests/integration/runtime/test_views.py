@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.adapters.calls.work import WORK
 from kubeagents_api.task_queue import RetryPolicy
 from tests.integration.runtime.conftest import System, final, submit
 from tests.support.eventually import eventually
@@ -160,6 +161,9 @@ def test_openapi_describes_every_operation_with_its_errors(system: System) -> No
         "POST /v1/queues/{queue}/uncordon",
         "GET /v1/queues/{queue}/events",
         "GET /v1/queues/{queue}/schedules",
+        *(f"POST /v1/queues/{{queue}}/work/{call}" for call in (*WORK, "revoked")),
+        "POST /v1/messages",
+        "POST /v1/messages/receive",
         "GET /v1/agents",
         "GET /v1/agents/{agent}",
         "GET /v1/status",
@@ -199,8 +203,9 @@ def test_the_examples_of_the_documentation_work(system: System) -> None:
     (instance,) = example("/v1/queues/{queue}/cordon")["instances"]
     system.agent(instance=instance).ready()
     for path in paths:
-        if "post" in paths[path] and path.startswith("/v1/queues/"):
-            asked = central.post(path.replace("{queue}", "main"), example(path))
+        if "post" in paths[path] and path.startswith("/v1/queues/") and not path.endswith("/revoked"):
+            body = example(path) | ({"waitSeconds": 0} if path.endswith("/claim") else {})
+            asked = central.post(path.replace("{queue}", "main"), body)
             assert asked.status_code == 200, f"{path}: {asked.text}"
 
 
