@@ -183,6 +183,7 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
     from agent_runtime.adapters.http.web import Web
     from agent_runtime.adapters.registry import adapter as adapter_class
     from agent_runtime.central import Central, Duties, Observer, Schedules, ServedQueue
+    from agent_runtime.security import Tls
 
     signals = _Signals.listen()
     registry = new_registry("central")
@@ -204,10 +205,21 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         duties = Duties(elector, queues, schedules=schedules, agent_timeout_seconds=timeout, registry=registry)
         probes = Probes(live=observer.live, ready=observer.ready, registry=registry)
         guard, guarding = _guard(config, central, stack, instance=instance, url=urls[0], registry=registry)
-        web = Web(core=central, guard=guard, probes=probes, registry=registry, host=config.host, port=config.port)
+        tls = Tls(config.tls, registry=registry) if config.tls is not None else None
+        web = Web(
+            core=central,
+            guard=guard,
+            probes=probes,
+            registry=registry,
+            host=config.host,
+            port=config.port,
+            tls=tls.context if tls is not None else None,
+        )
         adapters = {
             name: adapter_class(name)(
-                Surroundings(core=central, guard=guard, web=web, host=config.host, port=port, registry=registry)
+                Surroundings(
+                    core=central, guard=guard, web=web, host=config.host, port=port, registry=registry, tls=tls
+                )
             )
             for name, port in config.endpoints.items()
         }
@@ -217,16 +229,18 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         host, port = web.address
         ports = {name: one.address[1] for name, one in adapters.items() if isinstance(one, Listening)}
         _log.info(
-            "central agent %s serves queues %s on http://%s:%d%s",
+            "central agent %s serves queues %s on %s://%s:%d%s",
             config.name,
             ", ".join(central.queue_names),
+            "http" if tls is None else "https",
             host,
             port,
             "".join(f", {name} on {number}" for name, number in ports.items()),
             extra={"port": port, "ports": ports},
         )
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
-            background = [group.create_task(run()) for run in (observer.run, duties.run, *guarding)]
+            runs = [observer.run, duties.run, *guarding, *([tls.run] if tls is not None else [])]
+            background = [group.create_task(run()) for run in runs]
             await signals.stop.wait()
             central.drain()
             if config.leader.type == "lease":  # alone means that no Service is in front
@@ -250,17 +264,38 @@ def _guard(
     registry: CollectorRegistry,
 ) -> "tuple[Guard | None, Sequence[Callable[[], Coroutine[Any, Any, None]]]]":
     """What admits callers, if the configuration wants it, and what runs for it in the background."""
+    required = config.tls is not None and config.tls.client_auth == "Required"
     if config.access is None or config.keys_path is None:
+        if required:
+            raise RuntimeConfigError("clients must show a certificate, but nobody is asked who it is: set access")
         return None, ()
     from agent_runtime.queue.access_store import AccessStore
-    from agent_runtime.security import Audit, Guard, KeyAuthenticator, KeyFiles, Peers, Rates, RuntimeKeys
+    from agent_runtime.security import (
+        Audit,
+        Certificates,
+        Guard,
+        Identities,
+        KeyFiles,
+        Peers,
+        Rates,
+        RuntimeKeys,
+        Tokens,
+        issuer_keys,
+    )
 
     store = AccessStore(config.namespace, config.name, url=url)
     stack.push_async_callback(store.aclose)
     keys, rates, audit = RuntimeKeys(store), Rates(), Audit(store, registry=registry)
-    authenticator = KeyAuthenticator(KeyFiles(Path(config.keys_path), config.access.principals), keys)
-    guard = Guard(central, authenticator=authenticator, rates=rates, audit=audit, keys=keys)
-    return guard, (Peers(store, rates, instance=instance).run, audit.run)
+    principals = config.access.principals
+    issuers = issuer_keys(config.access.issuers, ca=config.issuer_ca, registry=registry)
+    identities = Identities(
+        KeyFiles(Path(config.keys_path), principals),
+        keys,
+        tokens=Tokens(issuers),
+        certificates=Certificates(principals),
+    )
+    guard = Guard(central, authenticator=identities, rates=rates, audit=audit, keys=keys, certificate_required=required)
+    return guard, (Peers(store, rates, instance=instance).run, audit.run, *(issuer.run for issuer in issuers))
 
 
 @contextlib.asynccontextmanager

@@ -24,7 +24,7 @@ from kubeagents_api.task import (
 from kubeagents_api.work import Terms
 
 if TYPE_CHECKING:  # it is around a core
-    from agent_runtime.security import Guard
+    from agent_runtime.security import Guard, Tls
 
 
 class Core(Protocol):
@@ -187,6 +187,8 @@ class Surroundings:
     port: int
     """That port; 0 chooses a free one, and for those that ride on HTTP."""
     registry: CollectorRegistry
+    tls: "Tls | None" = None
+    """For protocols with a port of their own; None where nothing is encrypted."""
 
 
 class Adapter(Protocol):

@@ -30,14 +30,15 @@ class Cluster:
     connection: dict[str, Any] = field(repr=False)
     """Arguments for an HTTP client: TLS and credentials."""
 
-    def central_agents(self, namespace: str) -> list[str]:
-        """Names of the CentralAgents in a namespace. Raises CliError."""
-        listed = self.get(f"{_API}/namespaces/{quote(namespace, safe='')}/centralagents")
-        return sorted(item["metadata"]["name"] for item in listed["items"])
+    def central_agents(self, namespace: str) -> dict[str, str]:
+        """The CentralAgents in a namespace: name to URL of the HTTP API, through the API server's service proxy.
 
-    def proxy_url(self, namespace: str, central: str) -> str:
-        """URL of a CentralAgent's HTTP API, through the API server's service proxy."""
-        return f"{self.host}/api/v1/namespaces/{namespace}/services/http:{central}-central:http/proxy"
+        Raises CliError.
+        """
+        listed = self.get(f"{_API}/namespaces/{quote(namespace, safe='')}/centralagents")
+        services = f"{self.host}/api/v1/namespaces/{namespace}/services"
+        found = {item["metadata"]["name"]: "https" if item["spec"].get("tls") else "http" for item in listed["items"]}
+        return {name: f"{services}/{found[name]}:{name}-central:http/proxy" for name in sorted(found)}
 
     def get(self, path: str) -> dict[str, Any]:
         """A JSON document of the API server. Raises CliError."""

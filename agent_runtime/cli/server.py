@@ -99,7 +99,8 @@ def _in_sessions(target: Target, tried: list[str]) -> Server | None:
 
 def _in_cluster(target: Target, cluster: Cluster) -> Server:
     namespace = target.namespace or cluster.namespace
-    names = cluster.central_agents(namespace)
+    urls = cluster.central_agents(namespace)
+    names = list(urls)
     if target.central is not None:
         if target.central not in names:
             raise CliError(
@@ -117,7 +118,7 @@ def _in_cluster(target: Target, cluster: Cluster) -> Server:
             f'namespace "{namespace}" has several CentralAgents ({", ".join(names)}): choose one with --central NAME'
         )
     return Server(
-        url=cluster.proxy_url(namespace, names[0]),
+        url=urls[names[0]],
         source=f'context "{cluster.context}", CentralAgent {namespace}/{names[0]}',
         advice=f"See `kubectl describe centralagent {names[0]} -n {namespace}`; the user of the kubeconfig needs the "
         "right to get and create services/proxy there.",

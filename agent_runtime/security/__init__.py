@@ -6,24 +6,36 @@ credentials ──Authenticator──► Caller ──Rates──► GuardedCore
 """
 
 from agent_runtime.security.audit import Audit
-from agent_runtime.security.authenticator import Authenticator, KeyAuthenticator
-from agent_runtime.security.caller import Caller, Credentials
+from agent_runtime.security.authenticator import Authenticator, Identities
+from agent_runtime.security.caller import Caller, ClientCertificate, Credentials
+from agent_runtime.security.certificates import Certificates, parse_certificate
 from agent_runtime.security.guard import Guard, GuardedCore
+from agent_runtime.security.issuer_keys import IssuerKeys, issuer_keys
 from agent_runtime.security.key_files import KeyFiles
 from agent_runtime.security.peers import Peers
 from agent_runtime.security.rates import Rates
 from agent_runtime.security.runtime_keys import RuntimeKeys
+from agent_runtime.security.tls import Material, Tls
+from agent_runtime.security.tokens import Tokens
 
 __all__ = [
     "Audit",
     "Authenticator",
     "Caller",
+    "Certificates",
+    "ClientCertificate",
     "Credentials",
     "Guard",
     "GuardedCore",
-    "KeyAuthenticator",
+    "Identities",
+    "IssuerKeys",
     "KeyFiles",
+    "Material",
     "Peers",
     "Rates",
     "RuntimeKeys",
+    "Tls",
+    "Tokens",
+    "issuer_keys",
+    "parse_certificate",
 ]

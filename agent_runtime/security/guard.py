@@ -24,6 +24,7 @@ from agent_runtime.security.runtime_keys import RuntimeKeys
 from kubeagents_api.access import AuditEntry, KeyInfo, KeyRequest, NewKey
 from kubeagents_api.errors import (
     ForbiddenError,
+    IssuerUnavailableError,
     KubeagentsError,
     QueueUnavailableError,
     RateLimitedError,
@@ -55,8 +56,17 @@ class Guard:
     """Admits callers."""
 
     def __init__(
-        self, core: Core, *, authenticator: Authenticator, rates: Rates, audit: Audit, keys: RuntimeKeys
+        self,
+        core: Core,
+        *,
+        authenticator: Authenticator,
+        rates: Rates,
+        audit: Audit,
+        keys: RuntimeKeys,
+        certificate_required: bool = False,
     ) -> None:
+        """With `certificate_required`, who shows no client certificate is refused, whatever else is shown."""
+        self._certificate_required = certificate_required
         self._core = core
         self._authenticator = authenticator
         self._rates = rates
@@ -64,9 +74,13 @@ class Guard:
         self.keys = keys
 
     async def admit(self, credentials: Credentials) -> "GuardedCore":
-        """The core for whoever shows these. Raises UnauthenticatedError, RateLimitedError, QueueUnavailableError."""
+        """The core for whoever shows these.
+
+        Raises UnauthenticatedError, ForbiddenError, RateLimitedError, QueueUnavailableError, IssuerUnavailableError.
+        """
         caller = None
         try:
+            self._check_certificate(credentials)
             caller = await self._authenticator.authenticate(credentials)
             self._rates.take(caller)
         except _DENIED as error:
@@ -74,16 +88,29 @@ class Guard:
             raise
         return GuardedCore(self._core, self, caller, credentials)
 
+    def admit_anybody(self, credentials: Credentials) -> Core:
+        """The core for what needs no key. Raises UnauthenticatedError where clients must show a certificate."""
+        try:
+            self._check_certificate(credentials)
+        except UnauthenticatedError as error:
+            self.audit.note(credentials, None, verb="call", outcome="denied", code=error.code)
+            raise
+        return self._core
+
+    def _check_certificate(self, credentials: Credentials) -> None:
+        if self._certificate_required and credentials.certificate is None:
+            raise UnauthenticatedError("a client certificate is needed here, besides a key: show one when you connect")
+
     async def check(self, caller: Caller, credentials: Credentials) -> None:
-        """Raises UnauthenticatedError if the key was revoked, or its rights have changed."""
+        """Raises UnauthenticatedError if what was shown was revoked or has expired, or its rights have changed."""
         try:
             if await self._authenticator.authenticate(credentials) == caller:
                 return
-        except UnauthenticatedError:
+        except (UnauthenticatedError, ForbiddenError):
             pass
-        except QueueUnavailableError:
+        except (QueueUnavailableError, IssuerUnavailableError):
             return  # what is read comes from there as well, and new calls are refused meanwhile
-        raise UnauthenticatedError(f"the API key {caller.key!r} is not valid any more")
+        raise UnauthenticatedError(f"what {caller.name} has shown ({caller.key}) is not valid any more")
 
     async def watch(self, caller: Caller, credentials: Credentials) -> None:
         """Check now and then. Ends with UnauthenticatedError only."""

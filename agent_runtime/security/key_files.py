@@ -33,7 +33,7 @@ class KeyFiles:
         self, folder: Path, principals: Sequence[Principal], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._folder = folder
-        self._principals = {principal.name: principal for principal in principals}
+        self._principals = {one.name: one for one in principals if one.keys_from is not None}
         self._clock = clock
         self._looked_at = float("-inf")
         self._seen: object = None

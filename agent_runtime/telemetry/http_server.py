@@ -9,6 +9,7 @@ whoever serves them may end what runs on them first.
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +27,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
+CLIENT_CERTIFICATE = "kubeagents.client_certificate"
+"""Key of the scope's `state`: the certificate that the client has shown and the handshake has verified, in PEM."""
 _HEAD_LIMIT_BYTES = 65536
 _PING_SECONDS = 20.0
 """Between two pings of a WebSocket, and how long one may stay unanswered."""
@@ -53,8 +56,17 @@ async def respond(
 class HttpServer:
     """Serves an ASGI application on one socket from `start` to `stop`."""
 
-    def __init__(self, app: AsgiApp, *, host: str, port: int, max_message_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        app: AsgiApp,
+        *,
+        host: str,
+        port: int,
+        max_message_bytes: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """`max_message_bytes` limits each message of a WebSocket; without it there are none."""
+        self._tls = tls
         self._app = app
         self._max_message_bytes = max_message_bytes
         self._host = host
@@ -85,6 +97,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            ssl_context_factory=(lambda _, __: tls) if (tls := self._tls) is not None else None,
         )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http-server")
@@ -130,9 +143,17 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with a bounded request head and our form of errors."""
+    """HTTP/1.1 with a bounded request head, our form of errors, and the client's certificate, if it has shown one."""
 
     head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        connection = transport.get_extra_info("ssl_object")
+        shown = connection.getpeercert(binary_form=True) if connection is not None else None
+        if shown is not None:
+            # The state is copied into the scope of every request, and handed on when a WebSocket begins.
+            self.app_state = {**self.app_state, CLIENT_CERTIFICATE: ssl.DER_cert_to_PEM_cert(shown)}
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

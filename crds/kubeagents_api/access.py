@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
-from kubeagents_api.model import MAP_BY_NAME, ApiModel, LocalRef, ObjectName, Rule
+from kubeagents_api.model import MAP_BY_NAME, ApiModel, CertificateAuthority, LocalRef, ObjectName, Rule
 
 PrincipalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._@-]{0,61}[A-Za-z0-9])?$")]
 """Name of a person, program or team. It stands in the audit log and in the events of queues."""
@@ -48,34 +48,120 @@ class RequestLimit(ApiModel):
     """The time in seconds."""
 
 
+class CertificateName(ApiModel):
+    """A name in a client certificate."""
+
+    common_name: str | None = Field(default=None, min_length=1, max_length=64)
+    """The common name (CN) of its subject."""
+    dns_name: str | None = Field(default=None, min_length=1, max_length=253)
+    """A DNS name among its subject alternative names."""
+    uri: str | None = Field(default=None, min_length=1, max_length=2048)
+    """A URI among its subject alternative names, for example a SPIFFE ID."""
+
+    rules = (
+        Rule(
+            cel="[has(self.commonName), has(self.dnsName), has(self.uri)].filter(x, x).size() == 1",
+            message="certificates needs exactly one of commonName, dnsName and uri in each entry",
+            holds=lambda n: [n.common_name, n.dns_name, n.uri].count(None) == 2,
+        ),
+    )
+
+
 class Principal(Grant):
     """Somebody who may use the CentralAgent."""
 
     name: PrincipalName
     """Name of the person, program or team. It stands in the audit log and in the events of queues."""
-    keys_from: LocalRef
+    keys_from: LocalRef | None = None
     """The Secret with the principal's API keys: the value of each of its entries is one, of 16 printable characters at
     least. To change a key without a gap, add the new one under another name and remove the old one later; pods need no
     restart, and see it as soon as the kubelet brings it, usually within a minute."""
+    certificates: list[CertificateName] | None = Field(default=None, min_length=1, max_length=16)
+    """Client certificates that show the principal, by one of their names. They must be signed by an authority of
+    `spec.tls.clientCa`. Who shows a key as well is whose key it is."""
     rate_limit: RequestLimit | None = None
     """How many calls it may make in a time. Without it there is no limit."""
 
+    rules = (
+        *Grant.rules,
+        Rule(
+            cel="has(self.keysFrom) || has(self.certificates)",
+            message="principal needs keysFrom or certificates: a way to show who it is",
+            holds=lambda p: p.keys_from is not None or p.certificates is not None,
+        ),
+    )
+
+
+class ClaimGrant(Grant):
+    """A role for those whose tokens say something."""
+
+    claim: str = Field(min_length=1, max_length=253)
+    """Name of the claim, for example `groups`. Dots lead into objects: `realm_access.roles`."""
+    values: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(min_length=1, max_length=64)
+    """The grant holds if the claim is one of these, or is a list or a text with spaces in which one of them is."""
+    rate_limit: RequestLimit | None = None
+    """How many calls each of them may make in a time. Without it there is no limit."""
+
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""How tokens may be signed: with a private key that only the issuer has."""
+
+
+class Issuer(ApiModel):
+    """Who issues tokens (JWT) that are accepted, such as an OpenID Connect provider."""
+
+    name: ObjectName
+    """A name for it. Whoever shows its tokens is `<name>:<user>` in the audit log and in the events of queues."""
+    url: str = Field(pattern=r"^https://[^\s?#]+$", max_length=2048)
+    """URL of the issuer, exactly as the claim `iss` of its tokens has it."""
+    audiences: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(min_length=1, max_length=16)
+    """For whom the tokens must be made: one of these must be in their claim `aud`."""
+    jwks_url: str | None = Field(default=None, pattern=r"^https://[^\s#]+$", max_length=2048)
+    """Where the issuer's public keys are. If unset, `<url>/.well-known/openid-configuration` says it."""
+    ca: CertificateAuthority | None = None
+    """The authority behind the certificate of the issuer's server, if the image does not trust it."""
+    username_claim: str = Field(default="sub", min_length=1, max_length=253)
+    """The claim with the name of the user."""
+    algorithms: list[Algorithm] = Field(default=["RS256", "ES256"], min_length=1, max_length=10)
+    """How the tokens may be signed."""
+    grants: list[ClaimGrant] = Field(min_length=1, max_length=64)
+    """What its tokens allow. The first one that fits decides; a token that none fits is refused."""
+
 
 class AccessSettings(ApiModel):
-    """Who may use a CentralAgent. Whoever shows no valid key is refused."""
+    """Who may use a CentralAgent. Whoever does not show who it is, is refused."""
 
-    principals: list[Principal] = Field(min_length=1, max_length=128, json_schema_extra=MAP_BY_NAME)
-    """Those whose keys are in Secrets. An `admin` among them can make further keys while the system runs
-    (`kubeagents keys create`)."""
+    principals: list[Principal] = Field(default_factory=list, max_length=128, json_schema_extra=MAP_BY_NAME)
+    """Those whose keys are in Secrets, or who have client certificates. An `admin` can make further keys while the
+    system runs (`kubeagents keys create`)."""
+    issuers: list[Issuer] = Field(default_factory=list, max_length=8, json_schema_extra=MAP_BY_NAME)
+    """Those whose tokens are accepted, as well as keys."""
 
     rules = (
         Rule(
-            cel="self.principals.exists(p, p.role == 'admin' && !has(p.queues) && !has(p.agents))",
-            message="access.principals has no admin of all queues and Agents: without one, nobody could make or revoke "
-            "keys; give one principal the role admin, without queues and agents",
-            holds=lambda s: any(p.role == "admin" and p.queues is None and p.agents is None for p in s.principals),
+            cel="(has(self.principals) && "
+            "self.principals.exists(p, p.role == 'admin' && !has(p.queues) && !has(p.agents))) || "
+            "(has(self.issuers) && self.issuers.exists(i, "
+            "i.grants.exists(g, g.role == 'admin' && !has(g.queues) && !has(g.agents))))",
+            message="access has no admin of all queues and Agents: without one, nobody could make or revoke "
+            "keys; give a principal, or a grant of an issuer, the role admin, without queues and agents",
+            holds=lambda s: any(
+                grant.role == "admin" and grant.queues is None and grant.agents is None
+                for grant in (*s.principals, *(one for issuer in s.issuers for one in issuer.grants))
+            ),
+        ),
+        Rule(
+            cel="!has(self.issuers) || self.issuers.all(a, self.issuers.exists_one(b, b.url == a.url))",
+            message="access.issuers has a url twice: give one issuer all its audiences and grants",
+            holds=lambda s: len({issuer.url for issuer in s.issuers}) == len(s.issuers),
         ),
     )
+
+
+def key_secrets(access: AccessSettings | None) -> dict[str, str]:
+    """Names of the Secrets with keys, by principal."""
+    principals = access.principals if access is not None else []
+    return {one.name: one.keys_from.name for one in principals if one.keys_from is not None}
 
 
 class KeyRequest(Grant):

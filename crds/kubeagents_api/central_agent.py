@@ -10,6 +10,7 @@ from kubeagents_api.conditions import Condition
 from kubeagents_api.endpoints import Endpoint
 from kubeagents_api.model import ApiModel, QueueRef, Rule
 from kubeagents_api.pod import PodSettings
+from kubeagents_api.tls import TlsSettings
 
 
 class ServiceSettings(ApiModel):
@@ -38,6 +39,8 @@ class CentralAgentSpec(PodSettings):
     access: AccessSettings | None = None
     """Who may use the CentralAgent, and for what. If unset, whoever reaches its port may do everything.
     `kubeagents dev` asks nobody: it listens on the loopback address only."""
+    tls: TlsSettings | None = None
+    """TLS of all its ports. Without it they are not encrypted. `kubeagents dev` never encrypts."""
     lease_duration_seconds: int = Field(default=15, ge=3, le=300)
     """Seconds after which another pod may lead when the leader has gone silent."""
     agent_timeout_seconds: int = Field(default=15, ge=3, le=3600)
@@ -49,6 +52,16 @@ class CentralAgentSpec(PodSettings):
             cel="self.endpoints.exists(e, e == 'http') && self.endpoints.all(e, self.endpoints.exists_one(o, o == e))",
             message="endpoints must contain http, which the command line and the page use, and each protocol once",
             holds=lambda s: "http" in s.endpoints and len(set(s.endpoints)) == len(s.endpoints),
+        ),
+        Rule(
+            cel="!has(self.access) || !has(self.access.principals) || "
+            "!self.access.principals.exists(p, has(p.certificates)) || (has(self.tls) && has(self.tls.clientCa))",
+            message="certificates of access.principals need tls.clientCa: say who has signed them",
+            holds=lambda s: (
+                s.access is None
+                or all(p.certificates is None for p in s.access.principals)
+                or (s.tls is not None and s.tls.client_ca is not None)
+            ),
         ),
         Rule(
             cel="self.queueRefs.all(a, self.queueRefs.exists_one(b, b.name == a.name))",

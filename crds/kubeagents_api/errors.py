@@ -19,6 +19,7 @@ KubeagentsError
     ├── QueueFullError            the queue has as many tasks as it may
     ├── RateLimitedError          whoever calls has called too often
     ├── CordonedError             the process that wants tasks is to take none
+    ├── IssuerUnavailableError    the issuer of a token does not answer, so nobody can tell whose it is
     └── QueueUnavailableError     Redis does not answer or refuses us
         └── QueueAuthError            Redis refuses the user or password
 """
@@ -122,6 +123,10 @@ class CordonedError(TemporaryError):
     """The process that wants tasks is cordoned. It has been given none, and is not until it is no longer cordoned."""
 
     code = "CORDONED"
+
+
+class IssuerUnavailableError(TemporaryError):
+    code = "ISSUER_UNAVAILABLE"
 
 
 class QueueUnavailableError(TemporaryError):

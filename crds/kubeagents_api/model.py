@@ -75,6 +75,20 @@ class QueueRef(ApiModel):
     """Its namespace, if it is another one: then that TaskQueue must name ours in `spec.allowedNamespaces`."""
 
 
+class CaKeyRef(LocalRef):
+    """A reference to the certificate of an authority, in a Secret of the same namespace."""
+
+    key: str = Field(default="ca.crt", pattern=r"^[-._a-zA-Z0-9]+$", min_length=1, max_length=253)
+    """Key of the Secret; its value is one or several certificates in PEM."""
+
+
+class CertificateAuthority(ApiModel):
+    """Who has signed the certificates that are trusted."""
+
+    secret_ref: CaKeyRef
+    """The Secret with the authority's own certificate. A change of it needs no restart."""
+
+
 class SecretKeyRef(ApiModel):
     """A reference to one key of a Secret in the same namespace."""
 

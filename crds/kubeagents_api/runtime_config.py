@@ -23,6 +23,7 @@ from kubeagents_api.limits import QueueLimits
 from kubeagents_api.model import ApiModel
 from kubeagents_api.schedule import Schedule
 from kubeagents_api.task_queue import RetryPolicy, TaskQueueSpec
+from kubeagents_api.tls import ClientAuth, TlsSettings
 
 
 class QueueConfig(ApiModel):
@@ -79,6 +80,17 @@ class LeaderConfig(ApiModel):
     lease_duration_seconds: int
 
 
+class TlsConfig(ApiModel):
+    """The files of a port with TLS. They may change at any time."""
+
+    certificate: str
+    """Path of the certificate, and of those between it and its authority, in PEM."""
+    private_key: str
+    client_ca: str | None = None
+    """Path of the certificates of the authorities of clients; None: clients are asked for none."""
+    client_auth: ClientAuth = "Optional"
+
+
 class CentralAgentConfig(ApiModel):
     """Configuration of one process of a CentralAgent."""
 
@@ -93,6 +105,10 @@ class CentralAgentConfig(ApiModel):
     """Who may use it; None: whoever reaches the port."""
     keys_path: str | None = None
     """Folder with the keys of the principals: `<principal>/<entry>`."""
+    issuer_ca: dict[str, str] = Field(default_factory=dict)
+    """Paths of the certificates of authorities, by issuer."""
+    tls: TlsConfig | None = None
+    """TLS of all ports; None: they are not encrypted."""
     agent_timeout_seconds: int
     endpoints: dict[Endpoint, int]
     """The protocols it serves, each with its own port; 0 for those that ride on HTTP, or to choose a free one."""
@@ -167,13 +183,16 @@ def central_agent_config(
     queues: dict[str, TaskQueueSpec],
     leader: Literal["lease", "alone"],
     keys_path: str | None = None,
+    tls_path: str | None = None,
     host: str = "0.0.0.0",  # noqa: S104 - as in the model
     port: int = HTTP_PORT,
     own_ports: Mapping[Endpoint, int] = OWN_PORTS,
 ) -> CentralAgentConfig:
     """The configuration of each process of a CentralAgent. `queues` has the spec of every TaskQueue it names.
 
-    Without `keys_path` nobody is asked for a key, whatever the spec says: for a process on the loopback address.
+    Without `keys_path` nobody is asked for a key, whatever the spec says, and without `tls_path` nothing is encrypted:
+    for a process on the loopback address. Under `tls_path` are `server`, `client-ca` and `issuer-ca/<issuer>`, each
+    with the entries of its Secret.
     """
     return CentralAgentConfig(
         name=name,
@@ -188,11 +207,28 @@ def central_agent_config(
         ),
         access=spec.access if keys_path is not None else None,
         keys_path=keys_path if spec.access is not None else None,
+        issuer_ca=_issuer_ca(spec, tls_path) if tls_path is not None and keys_path is not None else {},
+        tls=_tls(spec.tls, tls_path) if spec.tls is not None and tls_path is not None else None,
         agent_timeout_seconds=spec.agent_timeout_seconds,
         endpoints={name: own_ports.get(name, 0) for name in spec.endpoints},
         host=host,
         port=port,
     )
+
+
+def _tls(settings: TlsSettings, folder: str) -> TlsConfig:
+    ca = settings.client_ca
+    return TlsConfig(
+        certificate=f"{folder}/server/tls.crt",
+        private_key=f"{folder}/server/tls.key",
+        client_ca=f"{folder}/client-ca/{ca.secret_ref.key}" if ca is not None else None,
+        client_auth=settings.client_auth,
+    )
+
+
+def _issuer_ca(spec: CentralAgentSpec, folder: str) -> dict[str, str]:
+    issuers = spec.access.issuers if spec.access is not None else []
+    return {one.name: f"{folder}/issuer-ca/{one.name}/{one.ca.secret_ref.key}" for one in issuers if one.ca is not None}
 
 
 def lease_name(central_agent: str) -> str:

@@ -9,11 +9,13 @@ in each pod. The operator has a digest of every key in memory, so it knows first
 - The digest of the values in use goes into the pod template, so a change of one of them replaces the pods. A change of
   a key that nobody uses does not.
 - What is `optional` may be missing; its arrival replaces the pods.
+- Keys and certificates are mounted, and read while the pods run: they must be there, and their changes replace nothing.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kubeagents_api.access import key_secrets
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.conditions import Reason
@@ -45,6 +47,8 @@ class _Use:
     """None: the whole object."""
     field: str
     optional: bool = False
+    live: bool = False
+    """The pods see its changes themselves."""
 
 
 def look_up(cache: Cache, namespace: str, settings: PodSettings) -> Dependencies:
@@ -56,7 +60,7 @@ def look_up(cache: Cache, namespace: str, settings: PodSettings) -> Dependencies
         known = (use.kind, use.name) != ("ConfigMap", UNWATCHED_CONFIG_MAP)
         if not there and known and not use.optional:
             return Dependencies(_missing(use, exists=found is not None))
-        if use.key is not None:
+        if use.key is not None and not use.live:
             parts += [use.kind, use.name, use.key, found.keys.get(use.key, "") if found is not None else ""]
     code = settings.code if isinstance(settings, AgentSpec) else None
     files = cache.digest("ConfigMap", Name(namespace, code.config_map_ref.name)) if code is not None else None
@@ -84,11 +88,24 @@ def _of_pod(settings: PodSettings) -> Iterator[_Use]:
     for index, ref in enumerate(settings.image_pull_secrets):
         yield _Use("Secret", ref.name, None, f"spec.imagePullSecrets[{index}]")
     if isinstance(settings, AgentSpec | CentralAgentSpec) and settings.access is not None:
-        for principal in settings.access.principals:  # what is in it, the pods read themselves
-            where = f'spec.access.principals[name="{principal.name}"].keysFrom'
-            yield _Use("Secret", principal.keys_from.name, None, where)
+        for principal, secret in key_secrets(settings.access).items():
+            yield _Use("Secret", secret, None, f'spec.access.principals[name="{principal}"].keysFrom')
+    if isinstance(settings, CentralAgentSpec):
+        yield from _of_tls(settings)
     if isinstance(settings, AgentSpec) and settings.code is not None:
         yield _Use("ConfigMap", settings.code.config_map_ref.name, None, "spec.code.configMapRef")
+
+
+def _of_tls(spec: CentralAgentSpec) -> Iterator[_Use]:
+    for issuer in spec.access.issuers if spec.access is not None else ():
+        if issuer.ca is not None:
+            where = f'spec.access.issuers[name="{issuer.name}"].ca.secretRef'
+            yield _Use("Secret", issuer.ca.secret_ref.name, issuer.ca.secret_ref.key, where, live=True)
+    if spec.tls is not None:
+        for key in ("tls.crt", "tls.key"):
+            yield _Use("Secret", spec.tls.secret_ref.name, key, "spec.tls.secretRef", live=True)
+        if (ca := spec.tls.client_ca) is not None:
+            yield _Use("Secret", ca.secret_ref.name, ca.secret_ref.key, "spec.tls.clientCa.secretRef", live=True)
 
 
 def _missing(use: _Use, *, exists: bool) -> Verdict:

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.http.errors import RefusedError
-from agent_runtime.security import Credentials, GuardedCore
-from agent_runtime.telemetry.http_server import Scope
+from agent_runtime.security import Credentials, GuardedCore, parse_certificate
+from agent_runtime.telemetry.http_server import CLIENT_CERTIFICATE, Scope
 
 KEY_HEADER = "x-api-key"
 """For clients whose `Authorization` is somebody else's, such as those that go by way of the Kubernetes API server."""
@@ -54,8 +54,13 @@ def name() -> str | None:
 def credentials(scope: Scope, *, request: str) -> Credentials:
     """What came with a request."""
     client = scope.get("client")
+    shown = scope.get("state", {}).get(CLIENT_CERTIFICATE)
     return Credentials(
-        protocol=str(scope["type"]), address=client[0] if client else None, key=_key(scope), request=request
+        protocol=str(scope["type"]),
+        address=client[0] if client else None,
+        key=_key(scope),
+        certificate=parse_certificate(shown) if shown is not None else None,
+        request=request,
     )
 
 

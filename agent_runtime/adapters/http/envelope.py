@@ -105,9 +105,12 @@ class Envelope:
             logs.unbind(token)
 
     async def _core_for(self, scope: Scope, request_id: str) -> Core:
-        if self._guard is None or scope["path"] in self._public:
+        if self._guard is None:
             return self._core
-        return await self._guard.admit(callers.credentials(scope, request=request_id))
+        credentials = callers.credentials(scope, request=request_id)
+        if scope["path"] in self._public:
+            return self._guard.admit_anybody(credentials)
+        return await self._guard.admit(credentials)
 
     async def _refuse(self, error: KubeagentsError, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an error of the guard. A WebSocket gets it instead of its handshake."""

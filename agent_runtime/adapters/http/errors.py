@@ -16,6 +16,7 @@ from kubeagents_api.errors import (
     DuplicateTaskError,
     ForbiddenError,
     InvalidTaskError,
+    IssuerUnavailableError,
     KeyNotFoundError,
     KubeagentsError,
     PayloadTooLargeError,
@@ -100,9 +101,9 @@ def refusal(error: Exception) -> Response:
     match error:
         case RefusedError():
             return answer(error.status, error.code, str(error), details=error.details)
-        case QueueUnavailableError() | QueueFullError() | RateLimitedError():
+        case QueueUnavailableError() | IssuerUnavailableError() | QueueFullError() | RateLimitedError():
             seconds = max(1, math.ceil(error.delay or RETRY_AFTER_SECONDS))
-            status = 503 if isinstance(error, QueueUnavailableError) else 429
+            status = 503 if isinstance(error, (QueueUnavailableError, IssuerUnavailableError)) else 429
             text = f"{error}; try again in {seconds} s"
             return answer(status, error.code, text, headers={"retry-after": str(seconds)})
         case KubeagentsError():

@@ -5,6 +5,7 @@ An adapter mounts an ASGI application under a prefix. Around all of them is the 
 figures, log lines, the last catch. The probes are outside of it.
 """
 
+import ssl
 from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry
@@ -27,6 +28,7 @@ class Web:
         registry: CollectorRegistry,
         host: str,
         port: int,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Without a guard, whoever reaches the port may do everything."""
         self._mounts: list[tuple[str, AsgiApp]] = []
@@ -34,7 +36,8 @@ class Web:
         envelope = Envelope(
             self._dispatch, core=core, guard=guard, public=self._public, probes=probes, registry=registry
         )
-        self._server = HttpServer(envelope, host=host, port=port, max_message_bytes=core.max_payload_bytes * 2)
+        limit = core.max_payload_bytes * 2
+        self._server = HttpServer(envelope, host=host, port=port, max_message_bytes=limit, tls=tls)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from kubeagents_api import runtime_config
+from kubeagents_api.access import key_secrets
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.labels import HTTP_PORT
 from kubeagents_api.runtime_config import AgentConfig
@@ -61,7 +62,7 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         config_in_template=True,
         own_config=_own(config),
         ports=ports,
-        keys={one.name: one.keys_from.name for one in spec.access.principals} if spec.access is not None else {},
+        keys=key_secrets(spec.access),
         code=code_volume(inputs),
         code_digest=inputs.code_digest,
         env_digest=inputs.env_digest,

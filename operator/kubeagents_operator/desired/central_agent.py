@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kubeagents_api import runtime_config
+from kubeagents_api.access import key_secrets
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_operator.desired import names, runtime
 from kubeagents_operator.desired.metadata import Manifest, Owner, manifest
-from kubeagents_operator.desired.runtime import KEYS_PATH, Defaults, QueueAccess, RuntimePods
+from kubeagents_operator.desired.runtime import KEYS_PATH, TLS_PATH, Defaults, QueueAccess, RuntimePods
 
 _GRACE_SECONDS = 40
 """Longer than the longest poll for a result that a client may have open (30 s)."""
@@ -40,6 +41,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         queues=inputs.queues,
         leader="lease",
         keys_path=KEYS_PATH,
+        tls_path=TLS_PATH,
     )
     ports = {str(name): port for name, port in config.endpoints.items() if port}
     pods = RuntimePods(
@@ -53,7 +55,9 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         api_token=True,
         config_in_template=False,
         ports=ports,
-        keys={one.name: one.keys_from.name for one in spec.access.principals} if spec.access is not None else {},
+        keys=key_secrets(spec.access),
+        tls_files=_tls_files(spec),
+        https=spec.tls is not None,
         env_digest=inputs.env_digest,
         restarted_at=inputs.restarted_at,
     )
@@ -64,9 +68,22 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         _role_binding(owner, pods.name),
         lease(owner),
         runtime.config_map(pods),
-        runtime.service(owner, pods.name, port=spec.service.port, kind=spec.service.type, others=ports),
+        runtime.service(
+            owner, pods.name, port=spec.service.port, kind=spec.service.type, others=ports, https=spec.tls is not None
+        ),
         runtime.deployment(pods, defaults),
     ]
+
+
+def _tls_files(spec: CentralAgentSpec) -> dict[str, str]:
+    """The Secrets with certificates, by where `runtime_config` looks for them."""
+    tls, issuers = spec.tls, spec.access.issuers if spec.access is not None else []
+    files = {f"issuer-ca/{one.name}": one.ca.secret_ref.name for one in issuers if one.ca is not None}
+    if tls is not None:
+        files["server"] = tls.secret_ref.name
+        if tls.client_ca is not None:
+            files["client-ca"] = tls.client_ca.secret_ref.name
+    return files
 
 
 def lease(owner: Owner) -> Manifest:

@@ -29,6 +29,7 @@ def redis(name: str) -> str:
     return f"{name}-redis"
 
 
-def url(service: str, namespace: str, port: int = HTTP_PORT) -> str:
+def url(service: str, namespace: str, port: int = HTTP_PORT, *, https: bool = False) -> str:
     """URL of a Service inside the cluster."""
-    return f"http://{service}.{namespace}.svc" + ("" if port == 80 else f":{port}")
+    scheme, usual = ("https", 443) if https else ("http", 80)
+    return f"{scheme}://{service}.{namespace}.svc" + ("" if port == usual else f":{port}")

@@ -31,6 +31,7 @@ from kubeagents_operator.fingerprint import digest
 
 CODE_PATH = "/agent/code"
 KEYS_PATH = "/etc/kubeagents-keys"
+TLS_PATH = "/etc/kubeagents-tls"
 CONFIG_FOLDER = "/etc/kubeagents"
 CONFIG_FILE = "config.json"
 TERMINATION_LOG = "/dev/termination-log"
@@ -83,6 +84,10 @@ class RuntimePods:
     """Those besides HTTP, by name."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Secrets with API keys, by principal. They are read while the pods run: a change of one does not replace them."""
+    tls_files: Mapping[str, str] = field(default_factory=dict)
+    """Secrets with certificates, by path under TLS_PATH; read in the same way."""
+    https: bool = False
+    """Whether the HTTP port is encrypted."""
     env_digest: str = ""
     """Changes with the values that `env` takes from Secrets and ConfigMaps."""
     restarted_at: str = ""
@@ -105,10 +110,17 @@ def service_account(owner: Owner, name: str) -> Manifest:
 
 
 def service(
-    owner: Owner, name: str, *, port: int, kind: str = "ClusterIP", others: Mapping[str, int] = MappingProxyType({})
+    owner: Owner,
+    name: str,
+    *,
+    port: int,
+    kind: str = "ClusterIP",
+    others: Mapping[str, int] = MappingProxyType({}),
+    https: bool = False,
 ) -> Manifest:
     """The Service in front of the pods: `port` leads to HTTP, the `others` are the same as in the pods."""
-    ports = [{"name": "http", "port": port, "protocol": "TCP", "targetPort": "http"}]
+    scheme = {"appProtocol": "https"} if https else {}
+    ports: list[dict[str, Any]] = [{"name": "http", "port": port, "protocol": "TCP", "targetPort": "http", **scheme}]
     ports += [{"name": one, "port": number, "protocol": "TCP", "targetPort": one} for one, number in others.items()]
     return manifest(owner, "v1", "Service", name, spec={"type": kind, "selector": selector(owner), "ports": ports})
 
@@ -186,7 +198,10 @@ def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:
     for index, (principal, secret) in enumerate(runtime.keys.items()):
         volumes.append({"name": f"keys-{index}", "secret": {"secretName": secret}})
         mounts.append({"name": f"keys-{index}", "mountPath": f"{KEYS_PATH}/{principal}", "readOnly": True})
-    settings = runtime.settings
+    for index, (path, secret) in enumerate(runtime.tls_files.items()):
+        volumes.append({"name": f"tls-{index}", "secret": {"secretName": secret}})
+        mounts.append({"name": f"tls-{index}", "mountPath": f"{TLS_PATH}/{path}", "readOnly": True})
+    settings, https = runtime.settings, runtime.https
     container = {
         "name": "runtime",
         "image": settings.image or defaults.runtime_image,
@@ -213,9 +228,9 @@ def _pod(runtime: RuntimePods, defaults: Defaults) -> dict[str, Any]:
         # For what ends without a message of the runtime: the traceback's last lines explain more than an exit code.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         # Importing a user's module may take minutes (large models); until then nothing else is probed.
-        "startupProbe": {**_probe("/healthz"), "periodSeconds": 1, "failureThreshold": 300},
-        "livenessProbe": {**_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 3},
-        "readinessProbe": {**_probe("/readyz"), "periodSeconds": 3, "failureThreshold": 2},
+        "startupProbe": {**_probe("/healthz", https), "periodSeconds": 1, "failureThreshold": 300},
+        "livenessProbe": {**_probe("/healthz", https), "periodSeconds": 10, "failureThreshold": 3},
+        "readinessProbe": {**_probe("/readyz", https), "periodSeconds": 3, "failureThreshold": 2},
         **pods.resources(settings.resources),
     }
     return {
@@ -237,5 +252,6 @@ def _revision_variable(runtime: RuntimePods) -> list[dict[str, Any]]:
     return [{"name": REVISION_ENV, "valueFrom": {"fieldRef": annotation}}]
 
 
-def _probe(path: str) -> dict[str, Any]:
-    return {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5}
+def _probe(path: str, https: bool) -> dict[str, Any]:
+    scheme = {"scheme": "HTTPS"} if https else {}
+    return {"httpGet": {"path": path, "port": "http", **scheme}, "timeoutSeconds": 5}

@@ -59,7 +59,7 @@ class CentralAgentReconcile:
             lease=lease,
             lease_duration=float(spec.lease_duration_seconds),
             agent_timeout=float(spec.agent_timeout_seconds),
-            endpoint=names.url(name, key.namespace, spec.service.port),
+            endpoint=names.url(name, key.namespace, spec.service.port, https=spec.tls is not None),
             restarted_at=custom.asked.get(RESTARTED_AT) if template is not None else None,
             stepped_down=await self._step_down(custom, lease),
         )

@@ -15,6 +15,13 @@ from tests.support.cluster import ROOT, Cluster, KubectlError, Object
 
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
 STEPS_DOWN = [{"percent": 50, "pauseSeconds": 1}, {"percent": 20, "pauseSeconds": 1}]
+ADMIN = {"name": "root", "role": "admin", "keysFrom": {"name": "root-keys"}}
+ISSUER = {
+    "name": "corp",
+    "url": "https://login.example.com",
+    "audiences": ["kubeagents"],
+    "grants": [{"claim": "groups", "values": ["platform"], "role": "admin"}],
+}
 
 REFUSED = [
     (workload.agent(handler="no colon"), "spec.handler"),
@@ -39,7 +46,40 @@ REFUSED = [
     (workload.central_agent(service={"type": "Magic"}), "spec.service.type"),
     (
         workload.central_agent(access={"principals": [{"name": "v", "role": "viewer", "keysFrom": {"name": "s"}}]}),
-        "access.principals has no admin of all queues and Agents",
+        "access has no admin of all queues and Agents",
+    ),
+    (workload.central_agent(access={}), "access has no admin of all queues and Agents"),
+    (
+        workload.central_agent(access={"principals": [{"name": "root", "role": "admin"}]}),
+        "principal needs keysFrom or certificates: a way to show who it is",
+    ),
+    (
+        workload.central_agent(access={"principals": [{**ADMIN, "certificates": [{"commonName": "a", "uri": "b"}]}]}),
+        "certificates needs exactly one of commonName, dnsName and uri in each entry",
+    ),
+    (
+        workload.central_agent(access={"principals": [{**ADMIN, "certificates": [{"commonName": "root"}]}]}),
+        "certificates of access.principals need tls.clientCa: say who has signed them",
+    ),
+    (
+        workload.central_agent(access={"issuers": [ISSUER, {**ISSUER, "name": "other"}]}),
+        "access.issuers has a url twice: give one issuer all its audiences and grants",
+    ),
+    (
+        workload.central_agent(access={"issuers": [{**ISSUER, "url": "http://login.example.com"}]}),
+        "spec.access.issuers[0].url",
+    ),
+    (
+        workload.central_agent(access={"issuers": [{**ISSUER, "algorithms": ["HS256"]}]}),
+        "spec.access.issuers[0].algorithms[0]",
+    ),
+    (
+        workload.central_agent(tls={"secretRef": {"name": "t"}, "clientAuth": "Required"}),
+        "tls.clientAuth Required needs tls.clientCa: say who has signed the certificates of clients",
+    ),
+    (
+        workload.central_agent(endpoints=["grpc"]),
+        "endpoints must contain http, which the command line and the page use, and each protocol once",
     ),
     (
         workload.central_agent(access={"principals": [{"name": "a", "role": "agent", "keysFrom": {"name": "s"}}]}),
@@ -156,6 +196,11 @@ def test_the_good_twins_of_these_manifests_are_accepted(cluster: Cluster) -> Non
         workload.agent(rollout={"steps": [*reversed(STEPS_DOWN), {"percent": 99}]}),
         workload.agent(queueRef={"name": "work", "namespace": "team-b"}),
         workload.central_agent(),
+        workload.central_agent(access={"issuers": [ISSUER]}),
+        workload.central_agent(
+            access={"principals": [{**ADMIN, "certificates": [{"dnsName": "root.example.com"}]}], "issuers": [ISSUER]},
+            tls={"secretRef": {"name": "t"}, "clientCa": {"secretRef": {"name": "c"}}, "clientAuth": "Required"},
+        ),
         workload.queue(),
         workload.queue(allowedNamespaces=["team-a", "*"], backlog={"maxDepth": 5, "maxAgeSeconds": 60}),
         workload.queue(schedules=schedules, limits=limits, shards=4, paused=True, closed=True, taskTtlSeconds=60),

@@ -36,7 +36,9 @@ def test_a_role_may_do_what_is_its_and_nothing_else(role: Role, verbs: set[Verb]
 
 
 def test_what_is_refused_is_said_with_who_may() -> None:
-    with pytest.raises(ForbiddenError, match="maria has the role viewer, which may not submit: that needs admin, agent"):
+    with pytest.raises(
+        ForbiddenError, match="maria has the role viewer, which may not submit: that needs admin, agent"
+    ):
         require(caller("viewer"), Verb.SUBMIT, queue="orders")
 
 
@@ -68,7 +70,7 @@ def test_an_agent_works_for_its_own_and_calls_any() -> None:
     with pytest.raises(ForbiddenError, match="not use tasks of Agent 'mail', only of billing"):
         require_agents(outside, {"mail"})
     assert reach(outside) is None
-    assert reach(caller("developer", agents={"billing"})) == {"billing"}
+    assert reach(caller("developer", agents={"billing"})) == frozenset({"billing"})
 
 
 def test_an_agent_says_for_whom_it_works() -> None:
