@@ -16,6 +16,7 @@ ADAPTERS: dict[Endpoint, str] = {
 
 def adapter(name: Endpoint) -> type[Adapter]:
     """The class of the adapter. Raises KeyError for a name that is not in the table, ModuleNotFoundError
+    "mcp": "agent_runtime.adapters.mcp.adapter:McpAdapter",
     if what it needs is not installed."""
     module, _, attribute = ADAPTERS[name].partition(":")
     found: type[Adapter] = getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From our errors to those of JSON-RPC. `data` always has our stable `code`."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
+
+from kubeagents_api.errors import (
+    ForbiddenError,
+    InvalidTaskError,
+    KubeagentsError,
+    PermanentError,
+    QueueNotFoundError,
+    TaskNotFoundError,
+    TemporaryError,
+    UnauthenticatedError,
+)
+
+_log = logging.getLogger(__name__)
+
+# MCP leaves -32000 to -32019 to implementations; the first two are used by its SDK.
+FORBIDDEN: Final = -32003
+UNAUTHENTICATED: Final = -32004
+REFUSED: Final = -32005
+UNAVAILABLE: Final = -32006
+
+_RETRY_AFTER_SECONDS: Final = 2
+_CODES: Final[tuple[tuple[type[KubeagentsError], int], ...]] = (
+    (InvalidTaskError, INVALID_PARAMS),
+    (TaskNotFoundError, INVALID_PARAMS),
+    (QueueNotFoundError, INVALID_PARAMS),
+    (ForbiddenError, FORBIDDEN),
+    (UnauthenticatedError, UNAUTHENTICATED),
+    (TemporaryError, UNAVAILABLE),
+    (PermanentError, REFUSED),
+)
+
+
+class UnknownToolError(PermanentError):
+    """No such tool, or one that the caller may not use."""
+
+    code = "TOOL_NOT_FOUND"
+
+
+class DrainingError(TemporaryError):
+    """The process stops while a call waits. The task goes on."""
+
+    code = "DRAINING"
+
+    def __init__(self, message: str, *, task_id: str) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+def invalid(message: str, *, code: str = "INVALID_REQUEST", **data: Any) -> MCPError:
+    """The refusal of parameters that do not fit."""
+    return MCPError(INVALID_PARAMS, message, {"code": code, **data})
+
+
+def translated(error: KubeagentsError) -> MCPError:
+    """One of our errors as JSON-RPC has it."""
+    message = str(error)
+    data: dict[str, Any] = {"code": error.code}
+    code = INVALID_PARAMS
+    if not isinstance(error, UnknownToolError):
+        code = next(code for kind, code in _CODES if isinstance(error, kind))
+    match error:
+        case InvalidTaskError():
+            data["field"] = error.field
+        case DrainingError():
+            data |= {"taskId": error.task_id, "retryAfterSeconds": _RETRY_AFTER_SECONDS}
+        case TemporaryError():
+            seconds = max(1, math.ceil(error.delay or _RETRY_AFTER_SECONDS))
+            message = f"{message}; try again in {seconds} s"
+            data["retryAfterSeconds"] = seconds
+    return MCPError(code, message, data)
+
+
+@contextlib.contextmanager
+def translating() -> Iterator[None]:
+    """Raise our errors as JSON-RPC has them."""
+    try:
+        yield
+    except KubeagentsError as error:
+        raise translated(error) from error
