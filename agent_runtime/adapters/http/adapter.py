@@ -4,6 +4,7 @@
 from agent_runtime.adapters.base import Surroundings
 from agent_runtime.adapters.http.application import build
 from agent_runtime.adapters.http.callers import PUBLIC_PATHS, callers_core
+from agent_runtime.adapters.http.direct import Direct
 
 
 class HttpAdapter:
@@ -11,7 +12,7 @@ class HttpAdapter:
 
     def __init__(self, surroundings: Surroundings) -> None:
         app = build(callers_core, guarded=surroundings.guard is not None)
-        surroundings.web.mount("", app, public=PUBLIC_PATHS)
+        surroundings.web.mount("", Direct(app), public=PUBLIC_PATHS)
 
     async def start(self) -> None:
         """Nothing to do: the port is shared."""
