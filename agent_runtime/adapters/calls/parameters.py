@@ -3,18 +3,27 @@
 
 from pydantic import Field
 
+from agent_runtime.adapters.calls.work import (
+    ClaimRequest,
+    Heartbeat,
+    HeldClaims,
+    Inbox,
+    Message,
+    OneClaim,
+    OneWorker,
+    Outcomes,
+    Saying,
+)
 from agent_runtime.adapters.http.models import (
-    AgentsQuery,
     Author,
     CancelRequest,
     DeadQuery,
     DeadSelection,
-    InstanceSelection,
     Offset,
     ResultsRequest,
 )
 from kubeagents_api.model import ApiModel, ObjectName
-from kubeagents_api.task import BatchRequest, DeadFilter, TaskId, TaskRequest
+from kubeagents_api.task import DeadFilter, TaskId, TaskRequest
 
 
 class OfQueue(ApiModel):
@@ -63,10 +72,6 @@ class GateChange(OfQueue, Author):
     """Who wants a gate shut or opened."""
 
 
-class Cordon(OfQueue, InstanceSelection):
-    """Which agent processes are to take no tasks, or to take tasks again."""
-
-
 class Nothing(ApiModel):
     """No parameters."""
 
@@ -85,7 +90,37 @@ class Followed(OfQueue):
     """The offset after which to begin; empty for the oldest that is kept, `$` for what comes from now on."""
 
 
-__all__ = [
-    "AgentsQuery", "BatchRequest", "Cancellation", "Cordon", "DeadChange", "Followed", "GateChange", "Nothing",
-    "OfQueue", "OneTask", "SomeDead", "SomeResults", "Submission", "Watched",
-]  # fmt: skip
+class WorkerOfQueue(OfQueue, OneWorker):
+    """A process of a queue."""
+
+
+class HeartbeatOfQueue(OfQueue, Heartbeat):
+    """A sign of life."""
+
+
+class ClaimOfQueue(OfQueue, ClaimRequest):
+    """Who wants tasks of a queue, and how many."""
+
+
+class HeldClaimsOfQueue(OfQueue, HeldClaims):
+    """Attempts that are held."""
+
+
+class OutcomesOfQueue(OfQueue, Outcomes):
+    """How attempts ended."""
+
+
+class OneClaimOfQueue(OfQueue, OneClaim):
+    """An attempt that is held."""
+
+
+class SayingOfQueue(OfQueue, Saying):
+    """What an attempt says while it runs."""
+
+
+class MessageOfQueue(OfQueue, Message):
+    """A message to an Agent."""
+
+
+class InboxOfQueue(OfQueue, Inbox):
+    """Whose messages are wanted, and how many."""

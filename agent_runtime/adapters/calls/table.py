@@ -6,34 +6,41 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import TypeAdapter, create_model
+from pydantic import TypeAdapter
 
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.calls import tasks, work
 from agent_runtime.adapters.calls.answer import Answer, End, text
 from agent_runtime.adapters.calls.errors import DrainingError
 from agent_runtime.adapters.calls.parameters import (
-    AgentsQuery,
-    BatchRequest,
     Cancellation,
+    ClaimOfQueue,
     DeadChange,
     Followed,
     GateChange,
+    HeartbeatOfQueue,
+    HeldClaimsOfQueue,
+    InboxOfQueue,
+    MessageOfQueue,
     Nothing,
     OfQueue,
+    OneClaimOfQueue,
     OneTask,
+    OutcomesOfQueue,
+    SayingOfQueue,
     SomeDead,
     SomeResults,
     Submission,
     Watched,
+    WorkerOfQueue,
 )
 from agent_runtime.adapters.calls.tasks import chosen
-from agent_runtime.adapters.http.models import StreamEnd, TaskIds
+from agent_runtime.adapters.http.models import AgentsQuery, StreamEnd, TaskIds
 from agent_runtime.queue.base import Gate
 from kubeagents_api.errors import TaskNotFoundError
 from kubeagents_api.model import ApiModel
 from kubeagents_api.schedule_info import ScheduleInfo
-from kubeagents_api.task import InstanceInfo, QueueStats, TaskRecord
+from kubeagents_api.task import BatchRequest, InstanceInfo, QueueStats, TaskRecord
 
 P = TypeVar("P", bound=ApiModel)
 
@@ -136,26 +143,22 @@ def _may_block(core: Core, queue: str | None) -> bool:
     return core.may_block(chosen(core, queue))
 
 
-def _has_time(_: Core, params: ApiModel) -> bool:
-    return getattr(params, "wait_seconds", 0) > 0
+def _has_time(_: Core, params: ClaimOfQueue | InboxOfQueue) -> bool:
+    return params.wait_seconds > 0
 
 
 def _of_queue(
     act: Callable[[Core, str, Any], Awaitable[Answer]],
-    params: type[ApiModel],
+    params: type[OfQueue],
     *,
-    waits: Callable[[Core, Any], bool],
+    waits: Callable[[Core, Any], bool] = lambda core, params: False,
 ) -> Call[Any]:
     """A call whose parameters also name the queue."""
 
     async def run(core: Core, params: Any, _: str) -> Answer:
         return await act(core, chosen(core, params.queue), params)
 
-    return Call(_with_queue(params), run, waits)
-
-
-def _with_queue(params: type[ApiModel]) -> type[ApiModel]:
-    return create_model(f"{params.__name__}OfQueue", __base__=(OfQueue, params))
+    return Call(params, run, waits)
 
 
 CALLS: Final[Mapping[str, Call[Any]]] = {
@@ -177,9 +180,17 @@ CALLS: Final[Mapping[str, Call[Any]]] = {
     "resume": _gate(Gate.CLAIMS, shut=False),
     "close": _gate(Gate.SUBMISSIONS, shut=True),
     "open": _gate(Gate.SUBMISSIONS, shut=False),
-    "message.send": _of_queue(work.send, work.Message, waits=lambda core, params: _may_block(core, params.queue)),
-    "message.receive": _of_queue(work.receive, work.Inbox, waits=_has_time),
-    **{f"work.{name}": _of_queue(one.run, one.params, waits=_has_time) for name, one in work.WORK.items()},
+    "message.send": _of_queue(work.send, MessageOfQueue, waits=lambda core, params: _may_block(core, params.queue)),
+    "message.receive": _of_queue(work.receive, InboxOfQueue, waits=_has_time),
+    "work.register": _of_queue(work.register, WorkerOfQueue),
+    "work.beat": _of_queue(work.beat, HeartbeatOfQueue),
+    "work.claim": _of_queue(work.claim, ClaimOfQueue, waits=_has_time),
+    "work.extend": _of_queue(work.extend, HeldClaimsOfQueue),
+    "work.settle": _of_queue(work.settle, OutcomesOfQueue),
+    "work.release": _of_queue(work.release, HeldClaimsOfQueue),
+    "work.emit": _of_queue(work.emit, SayingOfQueue),
+    "work.parents": _of_queue(work.parents, OneClaimOfQueue),
+    "work.leave": _of_queue(work.leave, WorkerOfQueue),
 }
 """By name."""
 
@@ -217,6 +228,6 @@ def _revoked(core: Core, params: Any) -> AsyncGenerator[str | End, None]:
 STREAMS: Final[Mapping[str, StreamCall[Any]]] = {
     "events": StreamCall(Followed, _events),
     "watch": StreamCall(Watched, _watch),
-    "work.revoked": StreamCall(_with_queue(work.OneWorker), _revoked),
+    "work.revoked": StreamCall(WorkerOfQueue, _revoked),
 }
 """By name."""

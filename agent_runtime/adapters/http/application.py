@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.calls import work as calls
+from agent_runtime.adapters.calls.parameters import InboxOfQueue, MessageOfQueue
 from agent_runtime.adapters.http import errors
 from agent_runtime.adapters.http.administration import Administration
 from agent_runtime.adapters.http.callers import KEY_HEADER
@@ -37,7 +38,7 @@ from agent_runtime.adapters.http.models import (
 from agent_runtime.adapters.http.operations import Operations
 from agent_runtime.adapters.http.steering import Steering
 from agent_runtime.adapters.http.streams import EVENT_STREAM, JSON_LINES, Streams
-from agent_runtime.adapters.http.work import InboxOfAgent, MessageToAgent, Work
+from agent_runtime.adapters.http.work import Work
 from agent_runtime.telemetry.metrics import RUNTIME_VERSION
 from kubeagents_api.access import KeyInfo, KeyRequest, NewKey
 from kubeagents_api.schedule_info import ScheduleInfo
@@ -99,7 +100,7 @@ _CHANGES = (400, 404, 413, 415, 503)
 """What may be wrong with a request that changes a queue."""
 _BODIES: tuple[type[BaseModel], ...] = (
     TaskRequest, BatchRequest, ResultsRequest, CancelRequest, DeadSelection, Author, InstanceSelection, KeyRequest,
-    MessageToAgent, InboxOfAgent, *{one.params for one in calls.WORK.values()},
+    MessageOfQueue, InboxOfQueue, *{one.params for one in calls.WORK.values()},
 )  # fmt: skip
 _STREAMED: tuple[type[BaseModel], ...] = (StreamItem, StreamEnd, TaskEvent, calls.Revoked)
 
@@ -259,12 +260,12 @@ def build(core: Core, *, guarded: bool = False) -> FastAPI:
     add(
         "POST", "/v1/messages", work.send_message,
         tag="messages", answers={201: calls.Sent}, refusals=(400, 404, 409, 413, 415, 429, 503),
-        body=MessageToAgent, example={"to": "billing", "payload": {"say": "hello"}},
+        body=MessageOfQueue, example={"to": "billing", "payload": {"say": "hello"}},
     )  # fmt: skip
     add(
         "POST", "/v1/messages/receive", work.receive_messages,
         tag="messages", answers={200: calls.ClaimedTasks}, refusals=(400, 404, 409, 413, 415, 503),
-        body=InboxOfAgent, example={"agent": "billing", "limit": 10, "waitSeconds": 30},
+        body=InboxOfQueue, example={"agent": "billing", "limit": 10, "waitSeconds": 30},
     )  # fmt: skip
 
     add(

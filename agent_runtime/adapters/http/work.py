@@ -10,28 +10,15 @@ from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.calls import work
 from agent_runtime.adapters.calls.answer import Answer, End
 from agent_runtime.adapters.calls.errors import DrainingError
+from agent_runtime.adapters.calls.parameters import InboxOfQueue, MessageOfQueue
 from agent_runtime.adapters.calls.tasks import chosen
 from agent_runtime.adapters.http import callers
 from agent_runtime.adapters.http.answers import CLIENT_GONE, QueueName, unless_gone
 from agent_runtime.adapters.http.body import BATCH_BYTES, ENVELOPE_BYTES, parsed
 from agent_runtime.adapters.http.streams import JSON_LINES, EventStream, Item, JsonLines, accepts, opened
-from kubeagents_api.model import ApiModel, ObjectName
+from kubeagents_api.model import ApiModel
 
 Act = Callable[[Core, str, Any], Awaitable[Answer]]
-
-
-class MessageToAgent(work.Message):
-    """A message to an Agent, and by which queue."""
-
-    queue: ObjectName | None = None
-    """The TaskQueue; the CentralAgent's first one if unset."""
-
-
-class InboxOfAgent(work.Inbox):
-    """Whose messages are wanted, how many, and from which queue."""
-
-    queue: ObjectName | None = None
-    """The TaskQueue; the CentralAgent's first one if unset."""
 
 
 class Work:
@@ -67,7 +54,7 @@ class Work:
         """Send a message to an Agent: a task of the type `message`. Its result can be waited for as for each task."""
         limit = self._core.max_payload_bytes + ENVELOPE_BYTES
         advice = "send a reference to the data instead of the data"
-        asked = await parsed(request, MessageToAgent, limit=limit, advice=advice)
+        asked = await parsed(request, MessageOfQueue, limit=limit, advice=advice)
         queue = chosen(self._core, asked.queue)
         waits = self._core.may_block(queue)
         return await self._answered(work.send, queue, asked, request, waits=waits, status=201)
@@ -77,7 +64,7 @@ class Work:
 
         They are held under a lease, and acknowledged as tasks are settled.
         """
-        asked = await parsed(request, InboxOfAgent, limit=ENVELOPE_BYTES, advice="name the Agent only")
+        asked = await parsed(request, InboxOfQueue, limit=ENVELOPE_BYTES, advice="name the Agent only")
         queue = chosen(self._core, asked.queue)
         return await self._answered(work.receive, queue, asked, request, waits=asked.wait_seconds > 0)
 
