@@ -215,10 +215,18 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
             port=config.port,
             tls=tls.context if tls is not None else None,
         )
+        endpoints = dict(config.endpoints)
         adapters = {
             name: adapter_class(name)(
                 Surroundings(
-                    core=central, guard=guard, web=web, host=config.host, port=port, registry=registry, tls=tls
+                    core=central,
+                    guard=guard,
+                    web=web,
+                    host=config.host,
+                    port=port,
+                    registry=registry,
+                    tls=tls,
+                    endpoints=endpoints,
                 )
             )
             for name, port in config.endpoints.items()
@@ -228,6 +236,7 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         await web.start()
         host, port = web.address
         ports = {name: one.address[1] for name, one in adapters.items() if isinstance(one, Listening)}
+        endpoints.update(ports)
         _log.info(
             "central agent %s serves queues %s on %s://%s:%d%s",
             config.name,

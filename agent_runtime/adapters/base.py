@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two sides of an adapter: what the process is to it, and what it is to the process."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry
 
 from agent_runtime.queue.base import Gate, Worker, WorkerQueue
 from agent_runtime.telemetry.http_server import AsgiApp
+from kubeagents_api.endpoints import Endpoint
 from kubeagents_api.interface import InterfaceInfo
 from kubeagents_api.schedule_info import ScheduleInfo
 from kubeagents_api.task import (
@@ -169,7 +170,8 @@ class Web(Protocol):
     """The HTTP port, which several adapters share."""
 
     def mount(self, prefix: str, app: AsgiApp, *, public: Collection[str] = ()) -> None:
-        """Let `app` answer what is at the prefix or below it. The `public` paths need no key."""
+        """Let `app` answer what is at the prefix or below it. The `public` paths need no key; `*` in one stands for
+        what is between two slashes."""
         ...
 
 
@@ -189,6 +191,8 @@ class Surroundings:
     registry: CollectorRegistry
     tls: "Tls | None" = None
     """For protocols with a port of their own; None where nothing is encrypted."""
+    endpoints: Mapping[Endpoint, int] = field(default_factory=dict)
+    """All protocols of the process and their own ports, once it has started; 0 for those that ride on HTTP."""
 
 
 class Adapter(Protocol):

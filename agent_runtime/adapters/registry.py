@@ -8,6 +8,7 @@ from kubeagents_api.endpoints import Endpoint
 
 # Sorted by name.
 ADAPTERS: dict[Endpoint, str] = {
+    "a2a": "agent_runtime.adapters.a2a.adapter:A2aAdapter",
     "grpc": "agent_runtime.adapters.grpc.adapter:GrpcAdapter",
     "http": "agent_runtime.adapters.http.adapter:HttpAdapter",
     "websocket": "agent_runtime.adapters.websocket.adapter:WebSocketAdapter",

@@ -4,7 +4,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Collection, MutableMapping
+from collections.abc import Container, MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -39,7 +39,7 @@ class Envelope:
         *,
         core: Core,
         guard: Guard | None,
-        public: Collection[str],
+        public: Container[str],
         probes: AsgiApp,
         registry: CollectorRegistry,
     ) -> None:

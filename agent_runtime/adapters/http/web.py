@@ -5,8 +5,9 @@ An adapter mounts an ASGI application under a prefix. Around all of them is the 
 figures, log lines, the last catch. The probes are outside of it.
 """
 
+import re
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from prometheus_client import CollectorRegistry
 
@@ -14,6 +15,25 @@ from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.http.envelope import Envelope
 from agent_runtime.security import Guard
 from agent_runtime.telemetry.http_server import AsgiApp, HttpServer, Receive, Scope, Send
+
+
+class PublicPaths:
+    """Those that need no key."""
+
+    def __init__(self) -> None:
+        self._exact: set[str] = set()
+        self._patterns: list[re.Pattern[str]] = []
+
+    def add(self, paths: Iterable[str]) -> None:
+        """These as well; `*` in one stands for what is between two slashes."""
+        for path in paths:
+            if "*" in path:
+                self._patterns.append(re.compile("[^/]+".join(map(re.escape, path.split("*")))))
+            else:
+                self._exact.add(path)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._exact or any(pattern.fullmatch(str(path)) for pattern in self._patterns)
 
 
 class Web:
@@ -32,7 +52,7 @@ class Web:
     ) -> None:
         """Without a guard, whoever reaches the port may do everything."""
         self._mounts: list[tuple[str, AsgiApp]] = []
-        self._public: set[str] = set()
+        self._public = PublicPaths()
         envelope = Envelope(
             self._dispatch, core=core, guard=guard, public=self._public, probes=probes, registry=registry
         )
@@ -47,12 +67,12 @@ class Web:
     def mount(self, prefix: str, app: AsgiApp, *, public: Collection[str] = ()) -> None:
         """Let `app` answer what is at the prefix or below it; the longest prefix wins, an empty one takes the rest.
 
-        It gets whole paths. The `public` ones need no key. Which core a caller may use is
-        `agent_runtime.adapters.http.callers.current_core()`, for HTTP as for WebSockets.
+        It gets whole paths. The `public` ones need no key; `*` in one stands for what is between two slashes. Which
+        core a caller may use is `agent_runtime.adapters.http.callers.current_core()`, for HTTP as for WebSockets.
         """
         self._mounts.append((prefix, app))
         self._mounts.sort(key=lambda mount: len(mount[0]), reverse=True)
-        self._public.update(public)
+        self._public.add(public)
 
     async def start(self) -> None:
         """Listen. Raises RuntimeConfigError if the address cannot be had."""
