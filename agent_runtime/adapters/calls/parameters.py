@@ -14,6 +14,7 @@ from agent_runtime.adapters.calls.work import (
     Outcomes,
     Saying,
 )
+from agent_runtime.adapters.http.models import AgentsQuery as AgentsQuery
 from agent_runtime.adapters.http.models import (
     Author,
     CancelRequest,
