@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from prometheus_client import CollectorRegistry
 
 from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.http.body import BATCH_BYTES, ENVELOPE_BYTES
 from agent_runtime.adapters.http.envelope import Envelope
 from agent_runtime.security import Guard
 from agent_runtime.telemetry.http_server import AsgiApp, HttpServer, Receive, Scope, Send
@@ -56,7 +57,7 @@ class Web:
         envelope = Envelope(
             self._dispatch, core=core, guard=guard, public=self._public, probes=probes, registry=registry
         )
-        limit = core.max_payload_bytes * 2
+        limit = max(BATCH_BYTES, core.max_payload_bytes + ENVELOPE_BYTES)
         self._server = HttpServer(envelope, host=host, port=port, max_message_bytes=limit, tls=tls)
 
     @property
