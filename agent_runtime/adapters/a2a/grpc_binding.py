@@ -9,7 +9,7 @@ from typing import Any
 
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.grpc_handler import GrpcHandler, GrpcServerCallContextBuilder
-from a2a.types import a2a_pb2_grpc
+from a2a.types import a2a_pb2, a2a_pb2_grpc
 from a2a.utils.errors import A2AError, InvalidParamsError
 from a2a.utils.grpc_status import status_to_grpc
 from a2a.utils.proto_utils import validation_errors_to_bad_request
@@ -29,14 +29,15 @@ DOMAIN = "a2a-protocol.org"
 """Whose reasons they are, in the details of errors."""
 
 
-def add_a2a_service(server: Any, surroundings: Surroundings) -> None:
-    """Let a server answer the calls of A2AService.
+def add_a2a_service(server: Any, surroundings: Surroundings) -> str:
+    """Let a server answer the calls of A2AService. Returns the full name of the service.
 
     The server admits the callers: in the task that handles a call, `adapters.http.callers.current_core()` is the core
     as its caller may use it.
     """
     service = _Service(Handler(Cards(surroundings)), _GrpcCalls())
     a2a_pb2_grpc.add_A2AServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
+    return str(a2a_pb2.DESCRIPTOR.services_by_name["A2AService"].full_name)
 
 
 class _GrpcCalls(GrpcServerCallContextBuilder):

@@ -42,6 +42,10 @@ class GrpcAdapter:
         for name, servant in (("Tasks", self._tasks), ("Queues", Queues()), ("Work", Work())):
             self._envelope.serve(self._methods, services[name], servant)
         self._names = [service.full_name for service in services.values()]
+        if "a2a" in surroundings.endpoints:
+            from agent_runtime.adapters.a2a.grpc_binding import add_a2a_service  # takes a while, and not all want it
+
+            self._names.append(add_a2a_service(self._envelope.adopter(self._methods), surroundings))
         public = self._envelope.adopter(self._methods, public=True)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, public)
         names = [*self._names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]

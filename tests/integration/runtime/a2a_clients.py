@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import grpc
 import httpx
 from a2a.client import ClientConfig, ClientFactory
 from a2a.client.card_resolver import A2ACardResolver
@@ -15,7 +16,7 @@ from google.protobuf import json_format, struct_pb2
 
 from tests.support.runtime_process import RuntimeProcess
 
-BINDINGS = ["JSONRPC", "HTTP+JSON"]
+BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
 STATE = "kubeagents.dev/state"
 
 
@@ -51,6 +52,35 @@ async def card(central: RuntimeProcess, address: str = "", *, key: str | None = 
         return await A2ACardResolver(http, base).get_agent_card()
 
 
+class _UnaryKey(grpc.aio.UnaryUnaryClientInterceptor):
+    """Shows a key with each call."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(_with_key(details, self.key), request)
+
+
+class _StreamKey(grpc.aio.UnaryStreamClientInterceptor):
+    """The same for streams."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(_with_key(details, self.key), request)
+
+
+def _with_key(details: Any, key: str) -> Any:
+    metadata = [*(details.metadata or ()), ("authorization", f"Bearer {key}")]
+    return details._replace(metadata=metadata)
+
+
+def _interceptors(key: str | None) -> list[Any]:
+    return [_UnaryKey(key), _StreamKey(key)] if key is not None else []
+
+
 @contextlib.asynccontextmanager
 async def client(
     central: RuntimeProcess,
@@ -63,8 +93,14 @@ async def client(
     """A client that has read the card."""
     found = await card(central, address, key=key)
     async with httpx.AsyncClient(headers=headers(key), trust_env=False, timeout=60) as http:
-        config = ClientConfig(streaming=streaming, httpx_client=http, supported_protocol_bindings=[binding])
-        yield ClientFactory(config).create(found)
+        config = ClientConfig(
+            streaming=streaming,
+            httpx_client=http,
+            grpc_channel_factory=lambda place: grpc.aio.insecure_channel(place, interceptors=_interceptors(key)),
+            supported_protocol_bindings=[binding],
+        )
+        async with ClientFactory(config).create(found) as connected:
+            yield connected
 
 
 async def sent(client: Client, request: SendMessageRequest) -> Task:
