@@ -39,6 +39,10 @@ TRACK = f"{GROUP}/track"
 """Label on the pods of a canary, which the others have not."""
 TRACK_CANARY = "canary"
 
+SCRAPE_SCHEME = "prometheus.io/scheme"
+"""Annotation on pods: how their metrics are read, where that is not by plain HTTP. The chart's PodMonitor follows it,
+and so do many configurations of Prometheus."""
+
 RESTARTED_AT = f"{GROUP}/restartedAt"
 """Annotation on an Agent or CentralAgent: a new value replaces its pods one after the other."""
 PROMOTE = f"{GROUP}/promote"

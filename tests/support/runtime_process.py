@@ -50,7 +50,11 @@ class RuntimeProcess:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._encrypted else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def _encrypted(self) -> bool:
+        return isinstance(self.config, CentralAgentConfig) and self.config.tls is not None
 
     @property
     def running(self) -> subprocess.Popen[str]:
@@ -85,17 +89,22 @@ class RuntimeProcess:
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         """GET from its port; fails while it does not listen."""
         try:
-            return httpx.get(self.base_url + path, params=parameters or None, timeout=30, trust_env=False)
+            return self._call("GET", path, params=parameters or None)
         except httpx.TransportError as error:
             raise AssertionError(f"{self.instance} does not answer: {error}") from error
 
     def post(self, path: str, body: Any) -> httpx.Response:
         """POST JSON to its port."""
-        return httpx.post(self.base_url + path, json=body, timeout=60, trust_env=False)
+        return self._call("POST", path, json=body)
 
     def delete(self, path: str, **parameters: Any) -> httpx.Response:
         """DELETE on its port."""
-        return httpx.delete(self.base_url + path, params=parameters or None, timeout=30, trust_env=False)
+        return self._call("DELETE", path, params=parameters or None)
+
+    def _call(self, method: str, path: str, **more: Any) -> httpx.Response:
+        # Whose certificate it is, tests of TLS look at themselves.
+        verify = not self._encrypted
+        return httpx.request(method, self.base_url + path, timeout=60, trust_env=False, verify=verify, **more)
 
     def signal(self, number: signal.Signals) -> None:
         self.running.send_signal(number)

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import aio as aio_reflection
 
 from agent_runtime.adapters.base import Surroundings
+from agent_runtime.adapters.grpc.encryption import server_credentials
 from agent_runtime.adapters.grpc.envelope import Envelope, Methods
 from agent_runtime.adapters.grpc.queues import Queues
 from agent_runtime.adapters.grpc.tasks import Tasks
@@ -34,6 +35,7 @@ class GrpcAdapter:
     def __init__(self, surroundings: Surroundings) -> None:
         self._core = core = surroundings.core
         self._host, self._port = surroundings.host, surroundings.port
+        self._tls = surroundings.tls
         self._tasks = Tasks()
         self._health = health.HealthServicer()
         self._envelope = Envelope(core=core, guard=surroundings.guard, registry=surroundings.registry)
@@ -66,7 +68,11 @@ class GrpcAdapter:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            self._port = server.add_insecure_port(f"{host}:{self._port}")
+            address = f"{host}:{self._port}"
+            if self._tls is None:
+                self._port = server.add_insecure_port(address)
+            else:
+                self._port = server.add_secure_port(address, server_credentials(self._tls))
         except RuntimeError as error:
             raise RuntimeConfigError(
                 f"cannot listen on {self._host}:{self._port} for gRPC: free the port or configure another"

@@ -23,6 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.grpc.encryption import client_certificate
 from agent_runtime.adapters.grpc.errors import DETAILS_KEY, RefusedError, refusal, status
 from agent_runtime.adapters.http import callers
 from agent_runtime.security import Credentials, Guard, GuardedCore
@@ -139,7 +140,11 @@ class Envelope:
         code = grpc.StatusCode.OK
         try:
             credentials = Credentials(
-                protocol="grpc", address=_address(context.peer()), key=_key(metadata), request=request_id
+                protocol="grpc",
+                address=_address(context.peer()),
+                key=_key(metadata),
+                certificate=client_certificate(context),
+                request=request_id,
             )
             core = self._core if self._guard is None or public else await self._guard.admit(credentials)
             return await body(Call(core, context, credentials, self._guard))

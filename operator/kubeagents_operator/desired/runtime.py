@@ -22,6 +22,7 @@ from kubeagents_api.labels import (
     RESTART_HASH,
     REVISION,
     REVISION_ENV,
+    SCRAPE_SCHEME,
     TERMINATION_LOG_ENV,
 )
 from kubeagents_api.pod import PodSettings
@@ -150,6 +151,8 @@ def deployment(runtime: RuntimePods, defaults: Defaults) -> Manifest:
 
 def _annotations(runtime: RuntimePods, defaults: Defaults) -> dict[str, str]:
     annotations = {CONFIG_HASH: _config_hash(runtime)}
+    if runtime.https:
+        annotations[SCRAPE_SCHEME] = "https"
     if runtime.config_in_template:
         annotations[CONFIG] = runtime.config
         annotations[REVISION] = _revision(runtime, defaults)

@@ -197,6 +197,52 @@ def test_the_secrets_with_api_keys_are_named_when_missing_and_never_replace_pods
     assert generation == 2, "the one for the restart"
 
 
+def test_the_secrets_with_certificates_are_named_when_missing_and_never_replace_pods(
+    base: None, cluster: Cluster, namespace: str
+) -> None:
+    grant = {"claim": "groups", "values": ["platform"], "role": "admin"}
+    issuer = {"name": "corp", "url": "https://login.example.com", "audiences": ["kubeagents"], "grants": [grant]}
+    cluster.apply(
+        namespace,
+        central(
+            tls={"secretRef": {"name": "front-tls"}, "clientCa": {"secretRef": {"name": "clients-ca"}}},
+            access={"issuers": [{**issuer, "ca": {"secretRef": {"name": "corp-ca"}}}]},
+        ),
+    )
+    steps = (
+        ("corp-ca", 'spec.access.issuers[name="corp"].ca.secretRef.name', {"ca.crt": "one"}),
+        ("front-tls", "spec.tls.secretRef.name", {"tls.crt": "one"}),
+        ("front-tls", 'has no key "tls.key": add it, or correct spec.tls.secretRef', {"tls.crt": "1", "tls.key": "1"}),
+        ("clients-ca", "spec.tls.clientCa.secretRef.name", {"ca.crt": "one"}),
+    )
+    for name, sentence, content in steps:
+        eventually(
+            lambda name=name, sentence=sentence: _named(cluster, namespace, name, sentence), what=f"{name} is missed"
+        )
+        cluster.apply(namespace, secret(name, content))
+    eventually(lambda: deployed(cluster, namespace, "front-central"), what="a Deployment")
+    status = cluster.get(namespace, "centralagent", "front")["status"]
+    assert status["endpoint"] == f"https://front-central.{namespace}.svc:80"
+
+    cluster.apply(namespace, secret("front-tls", {"tls.crt": "two", "tls.key": "two"}))
+    cluster.apply(namespace, secret("corp-ca", {"ca.crt": "two"}))
+    cluster.kubectl("-n", namespace, "annotate", "centralagent/front", f"{RESTARTED_AT}=now")
+    eventually(lambda: _handled(cluster, namespace) == "now", what="a later change is acted on")
+    generation = cluster.get(namespace, "deployment", "front-central")["metadata"]["generation"]
+    assert generation == 2, "the one for the restart"
+
+
+def secret(name: str, content: dict[str, str]) -> Object:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": content}
+
+
+def _named(cluster: Cluster, namespace: str, name: str, sentence: str) -> bool:
+    message = _message(cluster, namespace, "centralagent/front")
+    assert f'Secret "{name}"' in message, message
+    assert sentence in message, message
+    return True
+
+
 def test_access_without_an_admin_is_refused_with_what_to_write(base: None, cluster: Cluster, namespace: str) -> None:
     viewer = {"name": "vera", "role": "viewer", "keysFrom": {"name": "vera-keys"}}
     with pytest.raises(KubectlError, match="no admin of all queues and Agents"):

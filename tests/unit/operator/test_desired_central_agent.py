@@ -110,3 +110,46 @@ def test_without_access_nobody_is_asked_for_a_key() -> None:
     config = json.loads(made()["ConfigMap"]["data"]["config.json"])
 
     assert config.keys().isdisjoint({"access", "keysPath"})
+
+
+def test_certificates_are_files_of_their_secrets_and_the_port_is_encrypted() -> None:
+    issuer = {
+        "name": "corp",
+        "url": "https://login.example.com",
+        "audiences": ["kubeagents"],
+        "ca": {"secretRef": {"name": "corp-ca"}},
+        "grants": [{"claim": "groups", "values": ["platform"], "role": "admin"}],
+    }
+    tls = {"secretRef": {"name": "hub-tls"}, "clientCa": {"secretRef": {"name": "clients", "key": "ca.pem"}}}
+    manifests = made(access={"issuers": [issuer]}, tls=tls)
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    mounts = {secrets[one["name"]]: one["mountPath"] for one in container["volumeMounts"] if one["name"] in secrets}
+
+    assert mounts == {
+        "corp-ca": "/etc/kubeagents-tls/issuer-ca/corp",
+        "hub-tls": "/etc/kubeagents-tls/server",
+        "clients": "/etc/kubeagents-tls/client-ca",
+    }
+    config = json.loads(manifests["ConfigMap"]["data"]["config.json"])
+    assert config["tls"] == {
+        "certificate": "/etc/kubeagents-tls/server/tls.crt",
+        "privateKey": "/etc/kubeagents-tls/server/tls.key",
+        "clientCa": "/etc/kubeagents-tls/client-ca/ca.pem",
+        "clientAuth": "Optional",
+    }
+    assert config["issuerCa"] == {"corp": "/etc/kubeagents-tls/issuer-ca/corp/ca.crt"}
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+    assert manifests["Service"]["spec"]["ports"][0]["appProtocol"] == "https"
+    annotations = manifests["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/scheme"] == "https"
+
+
+def test_without_tls_nothing_is_encrypted() -> None:
+    manifests = made()
+    (container,) = manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
+
+    assert "tls" not in json.loads(manifests["ConfigMap"]["data"]["config.json"])
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
