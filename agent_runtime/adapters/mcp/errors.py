@@ -29,22 +29,17 @@ UNAUTHENTICATED: Final = -32004
 REFUSED: Final = -32005
 UNAVAILABLE: Final = -32006
 
-_RETRY_AFTER_SECONDS: Final = 2
-_CODES: Final[tuple[tuple[type[KubeagentsError], int], ...]] = (
-    (InvalidTaskError, INVALID_PARAMS),
-    (TaskNotFoundError, INVALID_PARAMS),
-    (QueueNotFoundError, INVALID_PARAMS),
-    (ForbiddenError, FORBIDDEN),
-    (UnauthenticatedError, UNAUTHENTICATED),
-    (TemporaryError, UNAVAILABLE),
-    (PermanentError, REFUSED),
-)
-
 
 class UnknownToolError(PermanentError):
     """No such tool, or one that the caller may not use."""
 
     code = "TOOL_NOT_FOUND"
+
+
+class UnknownResourceError(PermanentError):
+    """No such resource, or one that the caller may not read."""
+
+    code = "RESOURCE_NOT_FOUND"
 
 
 class DrainingError(TemporaryError):
@@ -57,18 +52,25 @@ class DrainingError(TemporaryError):
         self.task_id = task_id
 
 
-def invalid(message: str, *, code: str = "INVALID_REQUEST", **data: Any) -> MCPError:
-    """The refusal of parameters that do not fit."""
-    return MCPError(INVALID_PARAMS, message, {"code": code, **data})
+_RETRY_AFTER_SECONDS: Final = 2
+_CODES: Final[tuple[tuple[type[KubeagentsError], int], ...]] = (
+    (UnknownToolError, INVALID_PARAMS),
+    (UnknownResourceError, INVALID_PARAMS),
+    (InvalidTaskError, INVALID_PARAMS),
+    (TaskNotFoundError, INVALID_PARAMS),
+    (QueueNotFoundError, INVALID_PARAMS),
+    (ForbiddenError, FORBIDDEN),
+    (UnauthenticatedError, UNAUTHENTICATED),
+    (TemporaryError, UNAVAILABLE),
+    (PermanentError, REFUSED),
+)
 
 
 def translated(error: KubeagentsError) -> MCPError:
     """One of our errors as JSON-RPC has it."""
     message = str(error)
     data: dict[str, Any] = {"code": error.code}
-    code = INVALID_PARAMS
-    if not isinstance(error, UnknownToolError):
-        code = next(code for kind, code in _CODES if isinstance(error, kind))
+    code = next(code for kind, code in _CODES if isinstance(error, kind))
     match error:
         case InvalidTaskError():
             data["field"] = error.field

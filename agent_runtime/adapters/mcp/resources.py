@@ -12,17 +12,11 @@ from mcp_types import ReadResourceResult, Resource, ResourceTemplate, TextResour
 from pydantic import BaseModel
 
 from agent_runtime.adapters.base import Core
-from kubeagents_api.errors import PermanentError
+from agent_runtime.adapters.mcp.errors import UnknownResourceError
 
 JSON: Final = "application/json"
 _QUEUE = re.compile(r"kubeagents://queues/([^/]+)")
 _TASK = re.compile(r"kubeagents://queues/([^/]+)/tasks/([^/]+)")
-
-
-class UnknownResourceError(PermanentError):
-    """No such resource, or one that the caller may not read."""
-
-    code = "RESOURCE_NOT_FOUND"
 
 
 def queue_uri(queue: str) -> str:

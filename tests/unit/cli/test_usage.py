@@ -30,6 +30,8 @@ COMMANDS: tuple[list[str], ...] = (
     ["queue", "resume"],
     ["queue", "close"],
     ["queue", "open"],
+    ["mcp"],
+    ["mcp", "stdio"],
     ["cancel"],
     ["cordon"],
     ["uncordon"],
