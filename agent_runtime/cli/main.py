@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from agent_runtime.cli import dead, get, keys, mcp, queue
+from agent_runtime.cli import agent, dead, get, keys, mcp, queue
 from agent_runtime.cli.audit import audit
 from agent_runtime.cli.cancel import cancel
 from agent_runtime.cli.cordon import cordon, uncordon
@@ -50,7 +50,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], type[TyperCommand]], ...] = (
     (logs, TyperCommand),
     (version, TyperCommand),
 )
-_GROUPS = {"get": get, "dead": dead, "queue": queue, "keys": keys, "mcp": mcp}
+_GROUPS = {"agent": agent, "get": get, "dead": dead, "queue": queue, "keys": keys, "mcp": mcp}
 
 
 def build_app() -> typer.Typer:

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from kubeagents_api.errors import PermanentError
+from kubeagents_api.labels import GRPC_PORT
 
 Protocol = Literal["grpc", "websocket", "http"]
 
@@ -20,8 +21,8 @@ _SCHEMES: Final[dict[str, tuple[Protocol, bool]]] = {
     "https": ("http", True),
 }
 _PORTS: Final[dict[tuple[Protocol, bool], int]] = {
-    ("grpc", False): 9090,
-    ("grpc", True): 9090,
+    ("grpc", False): GRPC_PORT,
+    ("grpc", True): GRPC_PORT,
     ("websocket", False): 80,
     ("websocket", True): 443,
     ("http", False): 80,

@@ -38,6 +38,7 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_retries", 0),
 )
+_SIGNS_OF_HTTP_1: Final = ("Failed parsing HTTP/2", "http1.x")
 _TROUBLES: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN}
 )
@@ -201,6 +202,8 @@ class GrpcTransport:
                 return told
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return UnreachableError(f"{self._endpoint} does not answer")
+        if any(sign in text for sign in _SIGNS_OF_HTTP_1):
+            return UnknownServerError(f"{self._endpoint} does not speak gRPC: {text}")
         if code in _TROUBLES:
             sent = not text.startswith("failed to connect")
             return UnreachableError(f"cannot reach {self._endpoint}: {text or code.name}", sent=sent)

@@ -53,10 +53,15 @@ _REQUESTS: Final[dict[str, Callable[[Params], _Request]]] = {
     "stats": _in_queue("GET"),
     "queues": lambda _: _Request("GET", "/v1/queues"),
     "agents": lambda params: _Request("GET", "/v1/agents", query=dict(params)),
+    **{
+        f"work.{name}": _in_queue("POST", f"work/{name}")
+        for name in ("register", "beat", "claim", "extend", "settle", "release", "emit", "parents", "leave")
+    },
 }
 _STREAMS: Final[dict[str, Callable[[Params], _Request]]] = {
     "watch": _in_queue("GET", "tasks/{id}/stream", query=True),
     "events": _in_queue("GET", "events", query=True),
+    "work.revoked": _in_queue("POST", "work/revoked"),
 }
 
 
@@ -87,10 +92,16 @@ class HttpTransport:
         """See Transport."""
         request = _STREAMS[name](given(params))
         timeout = httpx.Timeout(silence_seconds, connect=_CONNECT_SECONDS)
-        headers = {**self._key.headers(), "accept": "text/event-stream"}
+        headers, content = self._written(request)
+        headers["accept"] = "text/event-stream"
         try:
             async with self._client.stream(
-                request.method, request.path, params=request.query, headers=headers, timeout=timeout
+                request.method,
+                request.path,
+                params=request.query or None,
+                content=content,
+                headers=headers,
+                timeout=timeout,
             ) as response:
                 if not response.is_success:
                     await response.aread()
@@ -126,11 +137,7 @@ class HttpTransport:
         await self._client.aclose()
 
     async def _send(self, request: _Request, *, timeout_seconds: float) -> httpx.Response:
-        headers = self._key.headers()
-        content = None
-        if request.body is not None:
-            headers["content-type"] = "application/json"
-            content = orjson.dumps(request.body)
+        headers, content = self._written(request)
         timeout = httpx.Timeout(timeout_seconds, connect=min(_CONNECT_SECONDS, timeout_seconds))
         try:
             response = await self._client.request(
@@ -145,6 +152,14 @@ class HttpTransport:
             raise self._unreachable(error) from error
         self.draining = _closes(response)
         return response
+
+    def _written(self, request: _Request) -> tuple[dict[str, str], bytes | None]:
+        """Headers and body."""
+        headers = self._key.headers()
+        if request.body is None:
+            return headers, None
+        headers["content-type"] = "application/json"
+        return headers, orjson.dumps(request.body)
 
     def _decoded(self, request: _Request, content: bytes | str) -> Any:
         try:

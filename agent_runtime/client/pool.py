@@ -36,6 +36,8 @@ _SHORTEST_SECONDS: Final = 0.001
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 
+DRAINING: Final = "DRAINING"
+"""Code of the error of a server that is about to stop."""
 _BROKEN = (UnreachableError, UnknownServerError)
 
 
@@ -202,7 +204,12 @@ class Pool:
                     raise
                 if not isinstance(error, UnreachableError) or error.sent:
                     on_doubt()
-            except QueueUnavailableError:
+            except TemporaryError as error:
+                if error.code == DRAINING and only is None:
+                    self._broke(way, error)
+                    continue
+                if not isinstance(error, QueueUnavailableError):
+                    raise
                 # This CentralAgent does not get through to Redis. Perhaps another one does.
                 avoid.add(way)
                 if only is not None or all(other in avoid for other in self.ways if other.up):
@@ -244,7 +251,7 @@ class Pool:
                     raise
                 await self._reset()
             except TemporaryError as error:
-                if error.code != "DRAINING":
+                if error.code != DRAINING:
                     raise
                 self._broke(way, error)
             except TimeoutError:

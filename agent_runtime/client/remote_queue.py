@@ -2,9 +2,9 @@
 """The worker's half of a queue that a CentralAgent lends, as if it were one's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -12,7 +12,7 @@ from agent_runtime.client.calls import Calls, Pace, read, read_list
 from agent_runtime.client.pool import Way
 from agent_runtime.client.transport import Params
 from agent_runtime.queue import wire
-from agent_runtime.queue.base import Beat, Claim, Orders, Outcome, Partial, Progress, Worker
+from agent_runtime.queue.base import Beat, Claim, Orders, Outcome, Partial, Progress, Succeeded, Worker
 from kubeagents_api.errors import (
     CordonedError,
     ForbiddenError,
@@ -27,6 +27,11 @@ from kubeagents_api.errors import (
 from kubeagents_api.task import InstanceInfo, ParentOutcome, QueueStats, TaskRecord, TaskRequest, TaskState
 from kubeagents_api.work import ClaimedTask, Terms, WorkerOrders
 
+Item = TypeVar("Item")
+
+_MOST_ITEMS: Final = 1000
+_MOST_BYTES: Final = 65536
+"""Of results in one call, before it is known how much the queue takes."""
 _CLAIMED: Final = TypeAdapter(list[ClaimedTask])
 
 
@@ -42,11 +47,14 @@ class RemoteQueue:
         self.name = name
         self._calls = calls
         self._pace = Pace()
+        self._most_bytes = _MOST_BYTES
 
     async def register(self, worker: Worker) -> Terms:
         """What there is to know of the queue. Raises whatever the CentralAgent answers with."""
         params = {"queue": self.name, "worker": wire.worker_info(worker).to_wire()}
-        return read(Terms, await self._calls.call("work.register", params))
+        terms = read(Terms, await self._calls.call("work.register", params))
+        self._most_bytes = terms.max_payload_bytes
+        return terms
 
     async def submit(self, tasks: Sequence[TaskRequest]) -> list[str]:
         """See WorkerQueue."""
@@ -68,18 +76,24 @@ class RemoteQueue:
 
     async def extend(self, claims: Sequence[Claim]) -> list[Claim]:
         """See WorkerQueue."""
-        answer = await self._work("extend", {"claims": [wire.ref_fields(claim) for claim in claims]})
-        lost = {(ref["id"], ref["token"]) for ref in answer["lost"]}
+        lost: set[tuple[str, str]] = set()
+        for part in _parts(claims):
+            answer = await self._work("extend", {"claims": [wire.ref_fields(claim) for claim in part]})
+            lost.update((ref["id"], ref["token"]) for ref in answer["lost"])
         return [claim for claim in claims if (claim.id, claim.token) in lost]
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """See WorkerQueue."""
-        answer = await self._work("settle", {"outcomes": [wire.outcome_fields(outcome) for outcome in outcomes]})
-        return [bool(held) for held in answer["held"]]
+        held: list[bool] = []
+        for part in _parts(outcomes, size=_size, most_bytes=self._most_bytes):
+            answer = await self._work("settle", {"outcomes": [wire.outcome_fields(outcome) for outcome in part]})
+            held += map(bool, answer["held"])
+        return held
 
     async def release(self, claims: Sequence[Claim]) -> None:
         """See WorkerQueue."""
-        await self._work("release", {"claims": [wire.ref_fields(claim) for claim in claims]})
+        for part in _parts(claims):
+            await self._work("release", {"claims": [wire.ref_fields(claim) for claim in part]})
 
     async def revoked(self, worker: Worker) -> AsyncIterator[Sequence[str]]:
         """See WorkerQueue."""
@@ -94,8 +108,11 @@ class RemoteQueue:
 
     async def emit(self, claim: Claim, items: Sequence[Progress | Partial]) -> bool:
         """See WorkerQueue."""
-        answer = await self._work("emit", {"claim": wire.ref_fields(claim), "items": wire.said_fields(items)})
-        return bool(answer["held"])
+        for part in _parts(items, size=_size, most_bytes=self._most_bytes):
+            answer = await self._work("emit", {"claim": wire.ref_fields(claim), "items": wire.said_fields(part)})
+            if not answer["held"]:
+                return False
+        return True
 
     async def parents(self, claim: Claim) -> Mapping[str, ParentOutcome]:
         """See WorkerQueue."""
@@ -136,6 +153,31 @@ class RemoteQueue:
             )
         except KubeagentsError as error:
             raise _passing(error) from error
+
+
+def _size(item: Outcome | Progress | Partial) -> int:
+    match item:
+        case Succeeded():
+            return len(item.result)
+        case Partial():
+            return len(item.data)
+    return len(item.message)
+
+
+def _parts(
+    items: Sequence[Item], *, size: Callable[[Item], int] = lambda _: 0, most_bytes: int = _MOST_BYTES
+) -> Iterator[list[Item]]:
+    """As much as goes into one call each."""
+    part: list[Item] = []
+    length = 0
+    for item in items:
+        if part and (len(part) >= _MOST_ITEMS or length + size(item) > most_bytes):
+            yield part
+            part, length = [], 0
+        part.append(item)
+        length += size(item)
+    if part:
+        yield part
 
 
 def _passing(error: KubeagentsError) -> KubeagentsError:

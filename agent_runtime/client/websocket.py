@@ -20,7 +20,7 @@ from agent_runtime.cancellation import end
 from agent_runtime.client.endpoints import Endpoint, Key, Trust
 from agent_runtime.client.faults import UnknownServerError, UnreachableError, from_body
 from agent_runtime.client.transport import Params, given
-from kubeagents_api.errors import KubeagentsError
+from kubeagents_api.errors import KubeagentsError, PayloadTooLargeError
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ _PATH: Final = "/v1/ws"
 _CONNECT_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 1.0
 _PING_SECONDS: Final = 10.0
+_TOO_BIG: Final = 1009
 _CREDIT: Final = 256
 """Items of a stream that may be on their way."""
 _MOST_CALLS: Final = 900
@@ -70,6 +71,8 @@ class _Link:
         self._endpoint = endpoint
         self._ids = itertools.count(1)
         self._calls: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._sizes: dict[str, int] = {}
+        """Of their frames."""
         self._streams: dict[str, _Answers] = {}
         self._stopping: set[asyncio.Task[None]] = set()
         self.trouble: KubeagentsError | None = None
@@ -90,13 +93,16 @@ class _Link:
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._calls[number] = answer
         try:
-            await self._send({"id": number, "call": name, "params": given(params)})
+            frame = orjson.dumps({"id": number, "call": name, "params": given(params)})
+            self._sizes[number] = len(frame)
+            await self._send_text(frame)
             return await answer
         except asyncio.CancelledError:
             self._stop(number)
             raise
         finally:
             self._calls.pop(number, None)
+            self._sizes.pop(number, None)
 
     async def stream(self, name: str, params: Params) -> AsyncGenerator[dict[str, Any], None]:
         """The frames that answer a stream."""
@@ -139,10 +145,14 @@ class _Link:
             _log.debug("%s is gone already", self._endpoint)
 
     async def _send(self, frame: dict[str, Any]) -> None:
+        await self._send_text(orjson.dumps(frame))
+
+    async def _send_text(self, frame: bytes) -> None:
         try:
-            await self._socket.send(orjson.dumps(frame), text=True)
+            await self._socket.send(frame, text=True)
         except ConnectionClosed as error:
-            raise self._broken(error) from error
+            if error.rcvd is None or error.rcvd.code != _TOO_BIG:  # otherwise `_read` tells whose fault it is
+                raise self._broken(error) from error
 
     def _broken(self, error: ConnectionClosed) -> UnreachableError:
         reason = f"closed with {error.rcvd.code} {error.rcvd.reason}".rstrip() if error.rcvd else "lost"
@@ -156,6 +166,8 @@ class _Link:
             trouble = UnreachableError(f"the connection to {self._endpoint} was closed by the server")
         except ConnectionClosed as error:
             trouble = self._broken(error)
+            if error.rcvd is not None and error.rcvd.code == _TOO_BIG:
+                self._blame_largest()
         except (ValueError, KeyError, AttributeError) as error:
             trouble = UnknownServerError(f"{self._endpoint} sent what makes no sense: {error}")
             await self._socket.close(1002)
@@ -166,6 +178,17 @@ class _Link:
                     answer.set_exception(trouble)
             for answers in self._streams.values():
                 answers.fail(trouble)
+
+    def _blame_largest(self) -> None:
+        """The server does not say which frame was too large for it, so it must be the largest one."""
+        number = max(self._sizes, key=lambda one: self._sizes[one], default=None)
+        if number is not None and (answer := self._calls.get(number)) is not None and not answer.done():
+            size = self._sizes[number]
+            answer.set_exception(
+                PayloadTooLargeError(
+                    f"{self._endpoint} takes no message of {size} bytes: split it, or send a reference to the data"
+                )
+            )
 
     def _received(self, frame: dict[str, Any]) -> None:
         number = frame.get("id")
@@ -277,7 +300,7 @@ class WebSocketTransport:
             )
         except InvalidStatus as error:
             response = error.response
-            refusal = from_body(response.body or b"")
+            refusal = from_body(bytes(response.body or b""))
             if refusal is not None and response.status_code != 404:
                 raise refusal from error
             raise UnknownServerError(

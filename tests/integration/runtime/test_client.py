@@ -26,17 +26,18 @@ from tests.support.eventually import eventually_async
 from tests.support.runtime_process import RuntimeProcess
 from tests.support.tcp_proxy import TcpProxy
 
-WIRES = ("websocket", "http")
+WIRES = ("grpc", "websocket", "http")
+
+SCHEMES = {"grpc": "grpc", "websocket": "ws", "http": "http"}
 
 
 def central_of(system: System, instance: str = "hub-1", **changes: Any) -> RuntimeProcess:
     """A CentralAgent that serves every wire."""
-    return system.central(instance=instance, endpoints={"http": 0, "websocket": 0}, **changes).ready()
+    return system.central(instance=instance, endpoints={"http": 0, "websocket": 0, "grpc": 0}, **changes).ready()
 
 
 def url(central: RuntimeProcess, wire: str, *, port: int | None = None) -> str:
-    scheme = {"websocket": "ws", "http": "http", "grpc": "grpc"}[wire]
-    return f"{scheme}://127.0.0.1:{port or port_of(central, wire)}"
+    return f"{SCHEMES[wire]}://127.0.0.1:{port or port_of(central, wire)}"
 
 
 def port_of(central: RuntimeProcess, wire: str) -> int:
@@ -164,9 +165,9 @@ async def test_a_task_is_queued_once_though_the_answer_to_its_submission_is_lost
         AgentClient(url(central, wire, port=proxy.port)) as client,
     ):
         await client.agents()
-        proxy.cut_reply_to(b"find me")
+        proxy.cut_into_reply(after=0)
         handle = await client.submit(type="find me")
-        proxy.cut_reply_to(b"and me")
+        proxy.cut_into_reply(after=0)
         several = await client.submit_all([TaskRequest(type="and me"), TaskRequest(idempotency_key="k")])
         assert proxy.cuts == 2
         assert (await handle.record()).type == "find me"
@@ -180,9 +181,9 @@ async def test_an_id_of_the_callers_own_is_told_from_that_of_another_task(centra
         AgentClient(url(central, wire, port=proxy.port)) as client,
     ):
         await client.agents()
-        proxy.cut_reply_to(b"payload-1")
+        proxy.cut_into_reply(after=0)
         assert (await client.submit(id="mine", payload="payload-1")).id == "mine"
-        proxy.cut_reply_to(b"payload-2")
+        proxy.cut_into_reply(after=0)
         with pytest.raises(DuplicateTaskError):
             await client.submit(id="mine", payload="payload-2")
         assert proxy.cuts == 2
@@ -205,7 +206,7 @@ async def test_a_call_waits_for_a_server_that_comes_back(system: System, central
 
 
 async def test_a_call_that_reaches_nobody_ends_with_its_time(wire: str) -> None:
-    async with AgentClient([f"{'ws' if wire == 'websocket' else wire}://127.0.0.1:1"], timeout_seconds=0.3) as client:
+    async with AgentClient(f"{SCHEMES[wire]}://127.0.0.1:1", timeout_seconds=0.3) as client:
         with pytest.raises(UnreachableError, match=r"cannot reach .*127\.0\.0\.1:1") as error:
             await client.submit()
         assert error.value.code == "UNREACHABLE"
@@ -213,7 +214,7 @@ async def test_a_call_that_reaches_nobody_ends_with_its_time(wire: str) -> None:
 
 async def test_what_is_no_central_agent_is_told_at_once(system: System, wire: str) -> None:
     agent = system.agent().ready()
-    async with AgentClient(url(agent, wire), timeout_seconds=60) as client:
+    async with AgentClient(url(agent, wire, port=agent.port), timeout_seconds=60) as client:
         with pytest.raises((UnknownServerError, KubeagentsError)) as error:
             await client.submit()
         assert error.value.code in ("UNKNOWN_SERVER", "NOT_FOUND", "METHOD_NOT_ALLOWED")
