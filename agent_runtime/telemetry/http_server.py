@@ -200,6 +200,11 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
             self.closing.cancel()
         super().connection_lost(exc)
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True  # a refusal completes it, too: uvicorn would log an error
+
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text" and not self.close_sent:
             try:
