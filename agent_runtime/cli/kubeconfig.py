@@ -37,7 +37,9 @@ class Cluster:
         """
         listed = self.get(f"{_API}/namespaces/{quote(namespace, safe='')}/centralagents")
         services = f"{self.host}/api/v1/namespaces/{namespace}/services"
-        found = {item["metadata"]["name"]: "https" if item["spec"].get("tls") else "http" for item in listed["items"]}
+        found = {
+            item["metadata"]["name"]: "https" if item.get("spec", {}).get("tls") else "http" for item in listed["items"]
+        }
         return {name: f"{services}/{found[name]}:{name}-central:http/proxy" for name in sorted(found)}
 
     def get(self, path: str) -> dict[str, Any]:

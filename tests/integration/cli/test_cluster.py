@@ -104,6 +104,14 @@ def test_the_central_agent_of_the_namespace_is_reached_through_the_service_proxy
     assert api.tokens == {"Bearer t0ken"}
 
 
+def test_a_central_agent_with_tls_is_reached_by_https(api: ApiServer, cli: Run) -> None:
+    items = [{"metadata": {"name": "desk"}, "spec": {"tls": {"secretRef": {"name": "desk-tls"}}}}]
+    api.answers[CENTRALS.format("team")] = (200, {"items": items})
+    api.answers["/api/v1/namespaces/team/services/https:desk-central:http/proxy/v1/queues"] = (200, [])
+    done = cli("get", "queues")
+    assert done.code == 0, done.err
+
+
 def test_of_several_central_agents_one_must_be_chosen(api: ApiServer, cli: Run) -> None:
     api.has_centrals("team", "desk", "annex")
     done = cli("get", "queues")
