@@ -14,6 +14,7 @@ from agent_runtime.protos.kubeagents.v1 import kubeagents_pb2 as pb
 from agent_runtime.protos.kubeagents.v1 import kubeagents_pb2_grpc as stubs
 from tests.support.runtime_process import RuntimeProcess
 
+ENDPOINTS = {"http": 0, "grpc": 0}
 SECONDS = 60.0
 """The deadline of calls that end by themselves."""
 
@@ -109,3 +110,10 @@ class _ManyToOne(_WithKey, grpc.aio.StreamUnaryClientInterceptor):
 class _ManyToMany(_WithKey, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
         return await continuation(self._signed(details), requests)
+
+
+def counted(central: RuntimeProcess, code: str, method: str) -> float:
+    """How many calls have ended so, by the metrics of the process."""
+    start = f'kubeagents_grpc_requests_total{{code="{code}",method="/kubeagents.v1.{method}"}} '
+    lines = central.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(start)) for line in lines if line.startswith(start))

@@ -12,12 +12,19 @@ import pytest
 
 from agent_runtime.protos.kubeagents.v1 import kubeagents_pb2 as pb
 from tests.integration.runtime.conftest import System
-from tests.integration.runtime.grpc_wire import SECONDS, Client, connected, info, retry_seconds, task
+from tests.integration.runtime.grpc_wire import (
+    ENDPOINTS,
+    SECONDS,
+    Client,
+    connected,
+    counted,
+    info,
+    retry_seconds,
+    task,
+)
 from tests.support.eventually import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.runtime_process import RuntimeProcess
-
-ENDPOINTS = {"http": 0, "grpc": 0}
 
 
 @pytest.fixture(scope="module")
@@ -315,9 +322,3 @@ async def test_the_process_counts_calls_by_method_and_status(central: RuntimePro
 
     assert [counted(central, *one) for one in wanted] == [count + 1 for count in before]
     assert 'kubeagents_grpc_request_seconds_count{method="/kubeagents.v1.Tasks/Submit"}' in central.get("/metrics").text
-
-
-def counted(central: RuntimeProcess, code: str, method: str) -> float:
-    start = f'kubeagents_grpc_requests_total{{code="{code}",method="/kubeagents.v1.{method}"}} '
-    lines = central.get("/metrics").text.splitlines()
-    return sum(float(line.removeprefix(start)) for line in lines if line.startswith(start))
