@@ -6,6 +6,7 @@ import contextlib
 from typing import Final
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.routing import Mount
 
 from agent_runtime.adapters.base import Surroundings
 from agent_runtime.adapters.mcp import origins, websocket
@@ -18,6 +19,7 @@ WEBSOCKET_PATH: Final = f"{PATH}/ws"
 _ENVELOPE_BYTES: Final = 64 * 1024
 """What a request may have besides its payload."""
 _SETTLE_SECONDS: Final = 2.0
+_ROUTE: Final = Mount(PATH)
 
 
 class McpAdapter:
@@ -66,6 +68,7 @@ class McpAdapter:
             await self._stopping.wait()
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = _ROUTE  # for the figures of the port
         self._requests += 1
         self._idle.clear()
         try:

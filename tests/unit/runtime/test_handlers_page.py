@@ -34,6 +34,16 @@ def page() -> dict[str, Any]:
     return names
 
 
+async def test_what_the_payload_is_is_checked_and_shown(page: dict[str, Any]) -> None:
+    async with memory_queue() as queue, running(page["pack"], queue, agent="packer"):
+        assert await result(queue, TaskRequest(payload={"items": ["a", "b"], "express": True})) == "2 items, express"
+        refused = await outcome(queue, TaskRequest(payload={"items": []}))
+        (shown,) = await queue.interfaces()
+    assert refused.failures[0].code == "INVALID_PAYLOAD"
+    assert "items: List should have at least 1 item" in refused.failures[0].message
+    assert (shown.description, shown.input_schema["required"]) == ("Packs an order.", ["items"])
+
+
 @pytest.mark.parametrize("name", ["test_it_counts", "test_a_payload_without_a_page_fails_at_once"])
 async def test_the_tests_on_the_page_pass(page: dict[str, Any], name: str) -> None:
     await page[name]()
