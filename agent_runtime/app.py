@@ -35,9 +35,9 @@ from kubeagents_api.labels import CONFIG_ENV, INSTANCE_ENV, REVISION_ENV, TERMIN
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, QueueConfig, load
 
 if TYPE_CHECKING:  # its package imports the Kubernetes client, which an agent's pod never needs
-    from agent_runtime.central import Central
+    from agent_runtime.central.dedicated import Dedicated
     from agent_runtime.leader.base import Elector
-    from agent_runtime.security import Guard
+    from agent_runtime.serving import Serving
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ _REASONS: dict[type[PermanentError], Reason] = {
 _TERMINATION_LIMIT = 3000
 """Characters of a message in the termination log, of which the kubelet keeps 4096 bytes."""
 _LINGER_SECONDS = 3.0
-"""How long a CentralAgent serves on after it was told to stop: a Service sends new connections until all nodes know."""
+"""How long a process serves on after it was told to stop: a Service sends new connections until all nodes know."""
 _REQUEST_GRACE_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 
@@ -148,42 +148,97 @@ async def _run_agent(
 
     signals = _Signals.listen()
     registry = new_registry("agent")
-    async with _open(config.queue, url) as queue:
+    async with _open(config.queue, url) as queue, contextlib.AsyncExitStack() as stack:
+        link = Link(config.queue.name, metrics=LinkMetrics(registry))
         consumer = Consumer(
             config,
             instance=instance,
             handler=handler,
             queue=queue,
-            link=Link(config.queue.name, metrics=LinkMetrics(registry)),
+            link=link,
             registry=registry,
             revision=revision,
         )
         probes = Probes(live=consumer.live, ready=consumer.ready, registry=registry)
-        server = HttpServer(probes, host=config.host, port=config.port)
+        server: HttpServer | Serving
+        runs: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+        ports: Callable[[], Mapping[str, int]] = dict
+        if config.endpoints:
+            server, core = _own_endpoints(
+                config, stack, instance=instance, queue=queue, link=link, url=url, probes=probes, registry=registry
+            )
+            runs, ports = (*server.runs, lambda: _drain_when(signals.stop, core)), server.ports
+        else:
+            server = HttpServer(probes, host=config.host, port=config.port)
         await server.start()
         host, port = server.address
         _log.info(
-            "agent %s takes tasks from queue %s with %s, up to %d at a time; probes on %s:%d",
+            "agent %s takes tasks from queue %s with %s, up to %d at a time; probes on %s:%d%s",
             config.name,
             config.queue.name,
             config.handler,
             config.concurrency,
             host,
             port,
-            extra={"port": port},
+            f"; serves {', '.join(config.endpoints)}" if config.endpoints else "",
+            extra={"port": port, "ports": ports()},
         )
-        async with _watched_loop(registry):
+        async with _watched_loop(registry), asyncio.TaskGroup() as group:
+            background = [group.create_task(run()) for run in runs]
             await consumer.run(stop=signals.stop, hurry=signals.hurry)
-        await server.stop(grace_seconds=1)
+            if config.access is not None:  # without, no Service is in front
+                await _linger(signals)
+            await server.stop(grace_seconds=_REQUEST_GRACE_SECONDS if config.endpoints else 1)
+            await end(*background)
+
+
+def _own_endpoints(
+    config: AgentConfig,
+    stack: contextlib.AsyncExitStack,
+    *,
+    instance: str,
+    queue: TaskQueue,
+    link: Link,
+    url: str,
+    probes: Probes,
+    registry: CollectorRegistry,
+) -> "tuple[Serving, Dedicated]":
+    """What serves an Agent's own endpoints, and the core behind them."""
+    from agent_runtime.central import ServedQueue
+    from agent_runtime.central.dedicated import Dedicated, OfOneAgent
+    from agent_runtime.serving import Serving
+
+    core = Dedicated(config, instance=instance, queue=ServedQueue(config.queue, queue, link))
+    serving = Serving(
+        config,
+        core,
+        stack,
+        instance=instance,
+        url=url,
+        store=f"agent.{config.name}",  # no CentralAgent can have this name
+        probes=probes,
+        registry=registry,
+        narrow=lambda authenticator: OfOneAgent(authenticator, config.name),
+    )
+    return serving, core
+
+
+async def _drain_when(stop: asyncio.Event, core: "Dedicated") -> None:
+    await stop.wait()
+    core.drain()
+
+
+async def _linger(signals: _Signals) -> None:
+    """Serve on for a while."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            await signals.hurry.wait()
 
 
 async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[str]) -> None:
     # Only here: an agent's pod needs neither the web framework nor the time to import it.
-    from agent_runtime.adapters.base import Listening, Surroundings
-    from agent_runtime.adapters.http.web import Web
-    from agent_runtime.adapters.registry import adapter as adapter_class
     from agent_runtime.central import Central, Duties, Observer, Schedules, ServedQueue
-    from agent_runtime.security import Tls
+    from agent_runtime.serving import Serving
 
     signals = _Signals.listen()
     registry = new_registry("central")
@@ -204,107 +259,39 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
         schedules = Schedules(config.schedules, queues, elector=elector, registry=registry)
         duties = Duties(elector, queues, schedules=schedules, agent_timeout_seconds=timeout, registry=registry)
         probes = Probes(live=observer.live, ready=observer.ready, registry=registry)
-        guard, guarding = _guard(config, central, stack, instance=instance, url=urls[0], registry=registry)
-        tls = Tls(config.tls, registry=registry) if config.tls is not None else None
-        web = Web(
-            core=central,
-            guard=guard,
+        serving = Serving(
+            config,
+            central,
+            stack,
+            instance=instance,
+            url=urls[0],
+            store=config.name,
             probes=probes,
             registry=registry,
-            host=config.host,
-            port=config.port,
-            tls=tls.context if tls is not None else None,
         )
-        endpoints = dict(config.endpoints)
-        adapters = {
-            name: adapter_class(name)(
-                Surroundings(
-                    core=central,
-                    guard=guard,
-                    web=web,
-                    host=config.host,
-                    port=port,
-                    registry=registry,
-                    tls=tls,
-                    endpoints=endpoints,
-                )
-            )
-            for name, port in config.endpoints.items()
-        }
-        for adapter in adapters.values():
-            await adapter.start()
-        await web.start()
-        host, port = web.address
-        ports = {name: one.address[1] for name, one in adapters.items() if isinstance(one, Listening)}
-        endpoints.update(ports)
+        await serving.start()
         _log.info(
-            "central agent %s serves queues %s on %s://%s:%d%s",
+            "central agent %s serves queues %s on %s",
             config.name,
             ", ".join(central.queue_names),
-            "http" if tls is None else "https",
-            host,
-            port,
-            "".join(f", {name} on {number}" for name, number in ports.items()),
-            extra={"port": port, "ports": ports},
+            _addresses(serving),
+            extra={"port": serving.address[1], "ports": serving.ports()},
         )
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
-            runs = [observer.run, duties.run, *guarding, *([tls.run] if tls is not None else [])]
-            background = [group.create_task(run()) for run in runs]
+            background = [group.create_task(run()) for run in (observer.run, duties.run, *serving.runs)]
             await signals.stop.wait()
             central.drain()
             if config.leader.type == "lease":  # alone means that no Service is in front
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LINGER_SECONDS):
-                        await signals.hurry.wait()
+                await _linger(signals)
             grace = 0 if signals.hurry.is_set() else _REQUEST_GRACE_SECONDS
-            await asyncio.gather(
-                web.stop(grace_seconds=grace), *(adapter.stop(grace_seconds=grace) for adapter in adapters.values())
-            )
+            await serving.stop(grace_seconds=grace)
             await end(*background)
 
 
-def _guard(
-    config: CentralAgentConfig,
-    central: "Central",
-    stack: contextlib.AsyncExitStack,
-    *,
-    instance: str,
-    url: str,
-    registry: CollectorRegistry,
-) -> "tuple[Guard | None, Sequence[Callable[[], Coroutine[Any, Any, None]]]]":
-    """What admits callers, if the configuration wants it, and what runs for it in the background."""
-    required = config.tls is not None and config.tls.client_auth == "Required"
-    if config.access is None or config.keys_path is None:
-        if required:
-            raise RuntimeConfigError("clients must show a certificate, but nobody is asked who it is: set access")
-        return None, ()
-    from agent_runtime.queue.access_store import AccessStore
-    from agent_runtime.security import (
-        Audit,
-        Certificates,
-        Guard,
-        Identities,
-        KeyFiles,
-        Peers,
-        Rates,
-        RuntimeKeys,
-        Tokens,
-        issuer_keys,
-    )
-
-    store = AccessStore(config.namespace, config.name, url=url)
-    stack.push_async_callback(store.aclose)
-    keys, rates, audit = RuntimeKeys(store), Rates(), Audit(store, registry=registry)
-    principals = config.access.principals
-    issuers = issuer_keys(config.access.issuers, ca=config.issuer_ca, registry=registry)
-    identities = Identities(
-        KeyFiles(Path(config.keys_path), principals),
-        keys,
-        tokens=Tokens(issuers),
-        certificates=Certificates(principals),
-    )
-    guard = Guard(central, authenticator=identities, rates=rates, audit=audit, keys=keys, certificate_required=required)
-    return guard, (Peers(store, rates, instance=instance).run, audit.run, *(issuer.run for issuer in issuers))
+def _addresses(serving: "Serving") -> str:
+    host, port = serving.address
+    others = "".join(f", {name} on {number}" for name, number in serving.ports().items())
+    return f"{serving.scheme}://{host}:{port}{others}"
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from kubeagents_api.conditions import Condition
 from kubeagents_api.endpoints import Endpoint
 from kubeagents_api.model import SET, ApiModel, LocalRef, ObjectName, QueueRef, Rule
 from kubeagents_api.pod import PodSettings
+from kubeagents_api.tls import CERTIFICATES_NEED_CA, TlsSettings
 
 
 class CodeSource(ApiModel):
@@ -128,7 +129,9 @@ class AgentSpec(PodSettings):
     """The protocols by which clients reach the pods directly, through the Agent's own Service, besides those of
     CentralAgents: on port 8080, gRPC on 9090, ZeroMQ on 5555. Tasks go through the queue all the same."""
     access: AccessSettings | None = None
-    """Who may use these endpoints. Must be set if there are any. Callers may have to do with this Agent's tasks only."""
+    """Who may use these endpoints. Must be set if there are any. Callers can only use this Agent's tasks."""
+    tls: TlsSettings | None = None
+    """TLS of these endpoints. Without it they are not encrypted. `kubeagents dev` never encrypts."""
     batch: BatchSettings | None = None
     """If set, the handler is an `async def handle(tasks, ctx)` that takes a list of tasks and returns a list of as many
     results; an element that is an exception fails that task only."""
@@ -147,10 +150,16 @@ class AgentSpec(PodSettings):
             holds=lambda s: not s.endpoints or s.access is not None,
         ),
         Rule(
-            cel="!has(self.access) || (has(self.endpoints) && size(self.endpoints) > 0)",
-            message="access is for endpoints, and there are none: add endpoints, for example [http], or remove access",
-            holds=lambda s: s.access is None or bool(s.endpoints),
+            cel="!(has(self.access) || has(self.tls)) || (has(self.endpoints) && size(self.endpoints) > 0)",
+            message="access and tls are for endpoints, and there are none: add some, such as http, or remove them",
+            holds=lambda s: (s.access is None and s.tls is None) or bool(s.endpoints),
         ),
+        Rule(
+            cel="!has(self.tls) || !has(self.endpoints) || !self.endpoints.exists(e, e == 'zeromq')",
+            message="the endpoint zeromq cannot be encrypted: leave it out, or leave out tls",
+            holds=lambda s: s.tls is None or "zeromq" not in s.endpoints,
+        ),
+        CERTIFICATES_NEED_CA,
         Rule(
             cel="!has(self.capabilities) || self.capabilities.all(a, self.capabilities.exists_one(b, b == a))",
             message="capabilities names one twice: list each once",

@@ -10,7 +10,7 @@ from kubeagents_api.conditions import Condition
 from kubeagents_api.endpoints import Endpoint
 from kubeagents_api.model import ApiModel, QueueRef, Rule
 from kubeagents_api.pod import PodSettings
-from kubeagents_api.tls import TlsSettings
+from kubeagents_api.tls import CERTIFICATES_NEED_CA, TlsSettings
 
 
 class ServiceSettings(ApiModel):
@@ -33,7 +33,7 @@ class CentralAgentSpec(PodSettings):
     """The TaskQueues that clients reach through this CentralAgent. The first one is the default."""
     service: ServiceSettings = ServiceSettings()
     """The Service in front of the pods."""
-    endpoints: list[Endpoint] = Field(default=["http"], min_length=1, max_length=6)
+    endpoints: list[Endpoint] = Field(default=["http", "websocket", "grpc", "mcp", "a2a"], min_length=1, max_length=6)
     """The protocols that the pods serve. HTTP (with SSE), WebSocket, MCP and A2A share the Service's port; gRPC is on
     port 9090 and ZeroMQ, which needs the extra `zeromq` in the image, on port 5555."""
     access: AccessSettings | None = None
@@ -54,15 +54,11 @@ class CentralAgentSpec(PodSettings):
             holds=lambda s: "http" in s.endpoints and len(set(s.endpoints)) == len(s.endpoints),
         ),
         Rule(
-            cel="!has(self.access) || !has(self.access.principals) || "
-            "!self.access.principals.exists(p, has(p.certificates)) || (has(self.tls) && has(self.tls.clientCa))",
-            message="certificates of access.principals need tls.clientCa: say who has signed them",
-            holds=lambda s: (
-                s.access is None
-                or all(p.certificates is None for p in s.access.principals)
-                or (s.tls is not None and s.tls.client_ca is not None)
-            ),
+            cel="!has(self.tls) || !self.endpoints.exists(e, e == 'zeromq')",
+            message="the endpoint zeromq cannot be encrypted: leave it out, or leave out tls",
+            holds=lambda s: s.tls is None or "zeromq" not in s.endpoints,
         ),
+        CERTIFICATES_NEED_CA,
         Rule(
             cel="self.queueRefs.all(a, self.queueRefs.exists_one(b, b.name == a.name))",
             message="queueRefs has a name twice: clients tell queues apart by name, list each name once",

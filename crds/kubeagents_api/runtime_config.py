@@ -46,40 +46,6 @@ class QueueConfig(ApiModel):
     shards: int = 1
 
 
-class AgentConfig(ApiModel):
-    """Configuration of one process of an Agent."""
-
-    kind: Literal["Agent"] = "Agent"
-    name: str
-    namespace: str
-    queue: QueueConfig
-    handler: str
-    code_path: str | None = None
-    """Folder that goes on Python's import path."""
-    capabilities: list[str] = Field(default_factory=list)
-    batch: BatchSettings | None = None
-    concurrency: int
-    drain_seconds: int
-    heartbeat_seconds: int
-    endpoints: dict[Endpoint, int] = Field(default_factory=dict)
-    """The protocols it serves itself, each with its own port; 0 for those that ride on HTTP, or to choose a free one."""
-    access: AccessSettings | None = None
-    """Who may use them; None: whoever reaches the port."""
-    keys_path: str | None = None
-    """Folder with the keys of the principals: `<principal>/<entry>`."""
-    host: str = "0.0.0.0"  # noqa: S104 - a pod's address; `kubeagents dev` says 127.0.0.1
-    port: int
-
-
-class LeaderConfig(ApiModel):
-    """How one process among several is elected."""
-
-    type: Literal["lease", "alone"]
-    """`lease`: a Kubernetes Lease. `alone`: this is the only process, it leads."""
-    lease_name: str
-    lease_duration_seconds: int
-
-
 class TlsConfig(ApiModel):
     """The files of a port with TLS. They may change at any time."""
 
@@ -91,29 +57,57 @@ class TlsConfig(ApiModel):
     client_auth: ClientAuth = "Optional"
 
 
-class CentralAgentConfig(ApiModel):
-    """Configuration of one process of a CentralAgent."""
+class ServingConfig(ApiModel):
+    """How a process lets clients in."""
 
-    kind: Literal["CentralAgent"] = "CentralAgent"
     name: str
     namespace: str
-    queues: list[QueueConfig]
-    schedules: dict[str, list[Schedule]] = Field(default_factory=dict)
-    """Those of each queue, by its name."""
-    leader: LeaderConfig
+    endpoints: dict[Endpoint, int] = Field(default_factory=dict)
+    """The protocols it serves, each with its own port; 0 for those that ride on HTTP, or to choose a free one."""
     access: AccessSettings | None = None
-    """Who may use it; None: whoever reaches the port."""
+    """Who may use them; None: whoever reaches the port."""
     keys_path: str | None = None
     """Folder with the keys of the principals: `<principal>/<entry>`."""
     issuer_ca: dict[str, str] = Field(default_factory=dict)
     """Paths of the certificates of authorities, by issuer."""
     tls: TlsConfig | None = None
-    """TLS of all ports; None: they are not encrypted."""
-    agent_timeout_seconds: int
-    endpoints: dict[Endpoint, int]
-    """The protocols it serves, each with its own port; 0 for those that ride on HTTP, or to choose a free one."""
     host: str = "0.0.0.0"  # noqa: S104 - a pod's address; `kubeagents dev` says 127.0.0.1
     port: int
+
+
+class AgentConfig(ServingConfig):
+    """Configuration of one process of an Agent."""
+
+    kind: Literal["Agent"] = "Agent"
+    queue: QueueConfig
+    handler: str
+    code_path: str | None = None
+    """Folder that goes on Python's import path."""
+    capabilities: list[str] = Field(default_factory=list)
+    batch: BatchSettings | None = None
+    concurrency: int
+    drain_seconds: int
+    heartbeat_seconds: int
+
+
+class LeaderConfig(ApiModel):
+    """How one process among several is elected."""
+
+    type: Literal["lease", "alone"]
+    """`lease`: a Kubernetes Lease. `alone`: this is the only process, it leads."""
+    lease_name: str
+    lease_duration_seconds: int
+
+
+class CentralAgentConfig(ServingConfig):
+    """Configuration of one process of a CentralAgent."""
+
+    kind: Literal["CentralAgent"] = "CentralAgent"
+    queues: list[QueueConfig]
+    schedules: dict[str, list[Schedule]] = Field(default_factory=dict)
+    """Those of each queue, by its name."""
+    leader: LeaderConfig
+    agent_timeout_seconds: int
 
 
 RuntimeConfig = Annotated[AgentConfig | CentralAgentConfig, Field(discriminator="kind")]
@@ -148,13 +142,14 @@ def agent_config(
     queue: TaskQueueSpec,
     code_path: str | None,
     keys_path: str | None = None,
+    tls_path: str | None = None,
     host: str = "0.0.0.0",  # noqa: S104 - as in the model
     port: int = HTTP_PORT,
     own_ports: Mapping[Endpoint, int] = OWN_PORTS,
 ) -> AgentConfig:
     """The configuration of each process of an Agent. `queue` is the spec of the TaskQueue that it names.
 
-    Without `keys_path` nobody is asked for a key, as for a CentralAgent.
+    `keys_path` and `tls_path` are for its endpoints, and mean what they mean for a CentralAgent.
     """
     return AgentConfig(
         name=name,
@@ -170,6 +165,8 @@ def agent_config(
         endpoints={name: own_ports.get(name, 0) for name in spec.endpoints},
         access=spec.access if keys_path is not None else None,
         keys_path=keys_path if spec.access is not None else None,
+        issuer_ca=_issuer_ca(spec.access, tls_path) if tls_path is not None and keys_path is not None else {},
+        tls=_tls(spec.tls, tls_path) if spec.tls is not None and tls_path is not None else None,
         host=host,
         port=port,
     )
@@ -207,7 +204,7 @@ def central_agent_config(
         ),
         access=spec.access if keys_path is not None else None,
         keys_path=keys_path if spec.access is not None else None,
-        issuer_ca=_issuer_ca(spec, tls_path) if tls_path is not None and keys_path is not None else {},
+        issuer_ca=_issuer_ca(spec.access, tls_path) if tls_path is not None and keys_path is not None else {},
         tls=_tls(spec.tls, tls_path) if spec.tls is not None and tls_path is not None else None,
         agent_timeout_seconds=spec.agent_timeout_seconds,
         endpoints={name: own_ports.get(name, 0) for name in spec.endpoints},
@@ -226,8 +223,8 @@ def _tls(settings: TlsSettings, folder: str) -> TlsConfig:
     )
 
 
-def _issuer_ca(spec: CentralAgentSpec, folder: str) -> dict[str, str]:
-    issuers = spec.access.issuers if spec.access is not None else []
+def _issuer_ca(access: AccessSettings | None, folder: str) -> dict[str, str]:
+    issuers = access.issuers if access is not None else []
     return {one.name: f"{folder}/issuer-ca/{one.name}/{one.ca.secret_ref.key}" for one in issuers if one.ca is not None}
 
 

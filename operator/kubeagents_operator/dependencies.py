@@ -87,16 +87,15 @@ def _of_env(settings: PodSettings) -> Iterator[_Use]:
 def _of_pod(settings: PodSettings) -> Iterator[_Use]:
     for index, ref in enumerate(settings.image_pull_secrets):
         yield _Use("Secret", ref.name, None, f"spec.imagePullSecrets[{index}]")
-    if isinstance(settings, AgentSpec | CentralAgentSpec) and settings.access is not None:
+    if isinstance(settings, AgentSpec | CentralAgentSpec):
         for principal, secret in key_secrets(settings.access).items():
             yield _Use("Secret", secret, None, f'spec.access.principals[name="{principal}"].keysFrom')
-    if isinstance(settings, CentralAgentSpec):
         yield from _of_tls(settings)
     if isinstance(settings, AgentSpec) and settings.code is not None:
         yield _Use("ConfigMap", settings.code.config_map_ref.name, None, "spec.code.configMapRef")
 
 
-def _of_tls(spec: CentralAgentSpec) -> Iterator[_Use]:
+def _of_tls(spec: AgentSpec | CentralAgentSpec) -> Iterator[_Use]:
     for issuer in spec.access.issuers if spec.access is not None else ():
         if issuer.ca is not None:
             where = f'spec.access.issuers[name="{issuer.name}"].ca.secretRef'

@@ -34,8 +34,6 @@ def _names(key: Key, spec: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     elif key.kind == "CentralAgent":
         for ref in _list(spec.get("queueRefs")):
             yield "TaskQueue", _at(ref, "namespace") or own, _at(ref, "name")
-        yield "Secret", own, _at(spec, "tls", "secretRef", "name")
-        yield "Secret", own, _at(spec, "tls", "clientCa", "secretRef", "name")
     else:
         external = _at(spec, "redis", "external")
         yield "Secret", own, names.redis(key.name) if external is None else _at(external, "secretRef", "name")
@@ -51,6 +49,8 @@ def _of_pods(namespace: str, spec: Mapping[str, Any]) -> Iterator[tuple[str, Any
         yield "Secret", namespace, _at(principal, "keysFrom", "name")
     for issuer in _list(_at(spec, "access", "issuers")):
         yield "Secret", namespace, _at(issuer, "ca", "secretRef", "name")
+    yield "Secret", namespace, _at(spec, "tls", "secretRef", "name")
+    yield "Secret", namespace, _at(spec, "tls", "clientCa", "secretRef", "name")
 
 
 def _list(value: Any) -> list[Any]:

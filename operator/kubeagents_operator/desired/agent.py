@@ -12,9 +12,10 @@ from kubeagents_api.agent import AgentSpec
 from kubeagents_api.labels import HTTP_PORT
 from kubeagents_api.runtime_config import AgentConfig
 from kubeagents_api.task_queue import TaskQueueSpec
+from kubeagents_api.tls import tls_secrets
 from kubeagents_operator.desired import disruption, names, runtime
 from kubeagents_operator.desired.metadata import Manifest, Owner
-from kubeagents_operator.desired.runtime import CODE_PATH, KEYS_PATH, Defaults, QueueAccess, RuntimePods
+from kubeagents_operator.desired.runtime import CODE_PATH, KEYS_PATH, TLS_PATH, Defaults, QueueAccess, RuntimePods
 
 _STOP_MARGIN_SECONDS = 15
 """After the drain: to give back what is left, to say goodbye and to close the connections."""
@@ -48,6 +49,7 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         queue=inputs.queue,
         code_path=CODE_PATH,
         keys_path=KEYS_PATH,
+        tls_path=TLS_PATH,
     )
     ports = {str(name): port for name, port in config.endpoints.items() if port}
     pods = RuntimePods(
@@ -63,6 +65,8 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
         own_config=_own(config),
         ports=ports,
         keys=key_secrets(spec.access),
+        tls_files=tls_secrets(spec.access, spec.tls),
+        https=spec.tls is not None,
         code=code_volume(inputs),
         code_digest=inputs.code_digest,
         env_digest=inputs.env_digest,
@@ -71,7 +75,7 @@ def children(inputs: AgentInputs, defaults: Defaults) -> list[Manifest]:
     return [
         *runtime.queue_urls(owner, pods.name, inputs.urls),
         runtime.service_account(owner, pods.name),
-        runtime.service(owner, pods.name, port=HTTP_PORT, others=ports),
+        runtime.service(owner, pods.name, port=HTTP_PORT, others=ports, https=spec.tls is not None),
         *([disruption.budget(owner, pods.name)] if _may_be_several(inputs) else []),
         runtime.deployment(pods, defaults),
     ]

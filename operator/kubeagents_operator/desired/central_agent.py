@@ -8,6 +8,7 @@ from kubeagents_api import runtime_config
 from kubeagents_api.access import key_secrets
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.task_queue import TaskQueueSpec
+from kubeagents_api.tls import tls_secrets
 from kubeagents_operator.desired import names, runtime
 from kubeagents_operator.desired.metadata import Manifest, Owner, manifest
 from kubeagents_operator.desired.runtime import KEYS_PATH, TLS_PATH, Defaults, QueueAccess, RuntimePods
@@ -56,7 +57,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         config_in_template=False,
         ports=ports,
         keys=key_secrets(spec.access),
-        tls_files=_tls_files(spec),
+        tls_files=tls_secrets(spec.access, spec.tls),
         https=spec.tls is not None,
         env_digest=inputs.env_digest,
         restarted_at=inputs.restarted_at,
@@ -73,17 +74,6 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         ),
         runtime.deployment(pods, defaults),
     ]
-
-
-def _tls_files(spec: CentralAgentSpec) -> dict[str, str]:
-    """The Secrets with certificates, by where `runtime_config` looks for them."""
-    tls, issuers = spec.tls, spec.access.issuers if spec.access is not None else []
-    files = {f"issuer-ca/{one.name}": one.ca.secret_ref.name for one in issuers if one.ca is not None}
-    if tls is not None:
-        files["server"] = tls.secret_ref.name
-        if tls.client_ca is not None:
-            files["client-ca"] = tls.client_ca.secret_ref.name
-    return files
 
 
 def lease(owner: Owner) -> Manifest:

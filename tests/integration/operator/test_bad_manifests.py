@@ -78,6 +78,25 @@ REFUSED = [
         "tls.clientAuth Required needs tls.clientCa: say who has signed the certificates of clients",
     ),
     (
+        workload.central_agent(tls={"secretRef": {"name": "t"}}, endpoints=["http", "zeromq"]),
+        "the endpoint zeromq cannot be encrypted: leave it out, or leave out tls",
+    ),
+    (workload.agent(endpoints=["http"]), "endpoints needs access: say who may use them"),
+    (
+        workload.agent(access={"principals": [ADMIN]}),
+        "access and tls are for endpoints, and there are none: add some, such as http, or remove them",
+    ),
+    (
+        workload.agent(endpoints=["zeromq"], access={"principals": [ADMIN]}, tls={"secretRef": {"name": "t"}}),
+        "the endpoint zeromq cannot be encrypted: leave it out, or leave out tls",
+    ),
+    (
+        workload.agent(
+            endpoints=["http"], access={"principals": [{**ADMIN, "certificates": [{"commonName": "root"}]}]}
+        ),
+        "certificates of access.principals need tls.clientCa: say who has signed them",
+    ),
+    (
         workload.central_agent(endpoints=["grpc"]),
         "endpoints must contain http, which the command line and the page use, and each protocol once",
     ),
@@ -195,6 +214,7 @@ def test_the_good_twins_of_these_manifests_are_accepted(cluster: Cluster) -> Non
         workload.agent(autoscaling={"minReplicas": 0, "maxReplicas": 20}, suspend=True),
         workload.agent(rollout={"steps": [*reversed(STEPS_DOWN), {"percent": 99}]}),
         workload.agent(queueRef={"name": "work", "namespace": "team-b"}),
+        workload.agent(endpoints=["http", "grpc"], access={"principals": [ADMIN]}, tls={"secretRef": {"name": "t"}}),
         workload.central_agent(),
         workload.central_agent(access={"issuers": [ISSUER]}),
         workload.central_agent(

@@ -304,3 +304,25 @@ def test_a_restart_that_is_asked_for_rolls_the_pods() -> None:
         for asked in ("", "noon", "noon")
     )
     assert before != after == again
+
+
+def test_without_endpoints_nothing_but_the_probes_is_reached() -> None:
+    found = made()
+    assert [port["name"] for port in container(found)["ports"]] == ["http"]
+    assert not any("kubeagents-keys" in mount["mountPath"] for mount in container(found).get("volumeMounts", ()))
+
+
+def test_endpoints_have_ports_on_pods_and_service_and_the_keys_of_who_may_use_them() -> None:
+    root = {"name": "root", "role": "admin", "keysFrom": {"name": "root-keys"}}
+    found = made(endpoints=["http", "grpc"], access={"principals": [root]}, tls={"secretRef": {"name": "cert"}})
+    assert {port["name"]: port["containerPort"] for port in container(found)["ports"]} == {"http": 8080, "grpc": 9090}
+    assert {port["name"]: port["port"] for port in found["Service"]["spec"]["ports"]} == {"http": 8080, "grpc": 9090}
+    told = configuration(found)
+    assert told["endpoints"] == {"http": 0, "grpc": 9090}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(found)["volumeMounts"]}
+    secrets = {
+        one["name"]: one["secret"]["secretName"] for one in template(found)["spec"]["volumes"] if "secret" in one
+    }
+    assert secrets[mounts[f"{told['keysPath']}/root"]] == "root-keys"
+    assert "cert" in secrets.values()
+    assert container(found)["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"

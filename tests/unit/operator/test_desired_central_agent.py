@@ -73,7 +73,16 @@ def test_the_service_is_what_the_user_asks_for() -> None:
     spec = made(service={"type": "NodePort", "port": 8000})["Service"]["spec"]
 
     assert spec["type"] == "NodePort"
-    assert spec["ports"] == [{"name": "http", "port": 8000, "protocol": "TCP", "targetPort": "http"}]
+    assert spec["ports"] == [
+        {"name": "http", "port": 8000, "protocol": "TCP", "targetPort": "http"},
+        {"name": "grpc", "port": 9090, "protocol": "TCP", "targetPort": "grpc"},
+    ]
+
+
+def test_protocols_that_are_not_served_have_no_port() -> None:
+    spec = made(endpoints=["http", "zeromq"])["Service"]["spec"]
+
+    assert {port["name"]: port["port"] for port in spec["ports"]} == {"http": 80, "zeromq": 5555}
 
 
 def test_pausing_or_closing_a_queue_leaves_its_pods_alone() -> None:
