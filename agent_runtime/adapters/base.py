@@ -25,6 +25,7 @@ from kubeagents_api.task import (
 from kubeagents_api.work import Terms
 
 if TYPE_CHECKING:  # it is around a core
+    from agent_runtime.queue.push_store import PushStore
     from agent_runtime.security import Guard, Tls
 
 
@@ -193,6 +194,8 @@ class Surroundings:
     """For protocols with a port of their own; None where nothing is encrypted."""
     endpoints: Mapping[Endpoint, int] = field(default_factory=dict)
     """All protocols of the process and their own ports, once it has started; 0 for those that ride on HTTP."""
+    push_store: "PushStore | None" = None
+    """Who wants to be told of tasks; None where nobody is."""
 
 
 class Adapter(Protocol):

@@ -347,6 +347,13 @@ class GuardedCore:
             require_agents(self._caller, {worker.agent})
             yield
 
+    @contextlib.contextmanager
+    def telling(self, what: str, record: TaskRecord) -> Iterator[None]:
+        """Around something that has others told of a task: noted in the audit log, and for those who may submit."""
+        with self._changing(Verb.SUBMIT, what, record.queue, record.id):
+            self._visible(record)
+            yield
+
     async def while_valid(self, call: Awaitable[T]) -> T:
         """Await a call that may take long. Raises UnauthenticatedError in the midst of it if the key is revoked."""
         watch = self._watch()

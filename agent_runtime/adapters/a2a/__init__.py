@@ -14,7 +14,8 @@ What is guaranteed
     A stream begins with what the task has said so far; one that ends without a final state was cut: subscribe again.
     Our state is in the metadata of each task, with what else A2A has no place for.
 
+    Push notifications are posted at least once and in order, whatever becomes of the pod that posts them (push.py).
+
 What there is not
-    Several messages to one task: tasks take no input while they run. Lists of tasks, and push notifications: a card
-    says so. A2A 0.3.
+    Several messages to one task: tasks take no input while they run. Lists of tasks. A2A 0.3.
 """

@@ -19,6 +19,7 @@ from agent_runtime.adapters.a2a.bodies import Bodies
 from agent_runtime.adapters.a2a.calls import HttpCalls, base_url
 from agent_runtime.adapters.a2a.cards import PREFIX, Cards
 from agent_runtime.adapters.a2a.handler import Handler
+from agent_runtime.adapters.a2a.push import Deliveries, configs, targets
 from agent_runtime.adapters.base import Surroundings
 from agent_runtime.adapters.http import errors
 from agent_runtime.adapters.http.callers import current_core
@@ -35,20 +36,27 @@ class A2aAdapter:
         _quiet()
         guarded = surroundings.guard is not None
         cards = Cards(surroundings)
-        app = _Named(Bodies(_application(cards, guarded), max_payload_bytes=surroundings.core.max_payload_bytes))
+        core, store = surroundings.core, surroundings.push_store
+        handler = Handler(cards, configs(surroundings))
+        app = _Named(Bodies(_application(handler, cards, guarded), max_payload_bytes=core.max_payload_bytes))
+        self._deliveries = Deliveries(store, core, targets(surroundings)) if store is not None else None
         own = f"{PREFIX}/*{AGENT_CARD_WELL_KNOWN_PATH}"
         surroundings.web.mount(PREFIX, app, public={own})
         surroundings.web.mount(AGENT_CARD_WELL_KNOWN_PATH, app, public={AGENT_CARD_WELL_KNOWN_PATH})
 
     async def start(self) -> None:
-        """Nothing to do: the port is shared."""
+        """Begin with push notifications. The port is shared."""
+        if self._deliveries is not None:
+            self._deliveries.start()
 
     async def stop(self, *, grace_seconds: float) -> None:
-        """Nothing to do: the port is shared, and streams end when the core drains."""
+        """End push notifications; others go on with them. Streams end when the core drains."""
+        if self._deliveries is not None:
+            await self._deliveries.stop()
 
 
-def _application(cards: Cards, guarded: bool) -> Starlette:
-    handler, calls = Handler(cards), HttpCalls()
+def _application(handler: Handler, cards: Cards, guarded: bool) -> Starlette:
+    calls = HttpCalls()
     routes: list[BaseRoute] = []
     for path in (PREFIX, f"{PREFIX}/", _AGENT, f"{_AGENT}/"):
         routes += create_jsonrpc_routes(handler, path, context_builder=calls)

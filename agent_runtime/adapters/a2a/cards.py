@@ -46,6 +46,7 @@ class Cards:
         self._name = surroundings.core.name
         self._guarded = surroundings.guard is not None
         self._endpoints = surroundings.endpoints
+        self._pushes = surroundings.push_store is not None
 
     def public(self, address: Address, *, base_url: str) -> AgentCard:
         """What everybody may know."""
@@ -80,7 +81,9 @@ class Cards:
             description=description,
             version=RUNTIME_VERSION,
             supported_interfaces=self._interfaces(address, base_url),
-            capabilities=AgentCapabilities(streaming=True, push_notifications=False, extended_agent_card=self._guarded),
+            capabilities=AgentCapabilities(
+                streaming=True, push_notifications=self._pushes, extended_agent_card=self._guarded
+            ),
             default_input_modes=_MODES,
             default_output_modes=_MODES,
             skills=skills,

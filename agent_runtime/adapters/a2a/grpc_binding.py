@@ -22,6 +22,7 @@ from agent_runtime.adapters.a2a.calls import Call
 from agent_runtime.adapters.a2a.cards import Cards
 from agent_runtime.adapters.a2a.errors import status
 from agent_runtime.adapters.a2a.handler import Handler
+from agent_runtime.adapters.a2a.push import configs
 from agent_runtime.adapters.base import Surroundings
 from agent_runtime.adapters.http.callers import current_core
 
@@ -35,7 +36,7 @@ def add_a2a_service(server: Any, surroundings: Surroundings) -> str:
     The server admits the callers: in the task that handles a call, `adapters.http.callers.current_core()` is the core
     as its caller may use it.
     """
-    service = _Service(Handler(Cards(surroundings)), _GrpcCalls())
+    service = _Service(Handler(Cards(surroundings), configs(surroundings)), _GrpcCalls())
     a2a_pb2_grpc.add_A2AServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
     return str(a2a_pb2.DESCRIPTOR.services_by_name["A2AService"].full_name)
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the operations of A2A do, whatever the binding: each is one call of the core, or a few.
 
-Nothing is kept here, so any replica may answer any call about any task.
+Nothing is kept in this process, so any replica may answer any call about any task.
 """
 
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -40,7 +41,9 @@ from agent_runtime.adapters.a2a.calls import Call
 from agent_runtime.adapters.a2a.cards import Cards
 from agent_runtime.adapters.a2a.conversations import Origin
 from agent_runtime.adapters.a2a.errors import answering, invalid, streaming
+from agent_runtime.adapters.a2a.push import Configs
 from agent_runtime.adapters.a2a.updates import follow
+from agent_runtime.security import GuardedCore
 from kubeagents_api.errors import TaskNotFoundError
 from kubeagents_api.task import TASK_ID, TaskRecord
 from kubeagents_api.task import TaskState as OurState
@@ -53,15 +56,16 @@ _BY: Final = "a2a"
 class Handler(RequestHandler):
     """The operations."""
 
-    def __init__(self, cards: Cards) -> None:
+    def __init__(self, cards: Cards, configs: Configs | None) -> None:
         self._cards = cards
+        self._configs = configs
 
     @answering
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task | Message:
         """Queue a task, and wait until it has ended unless told to return at once, or this pod is about to stop."""
         call, history = Call.of(context), _history(params.configuration)
         async with call.unless_gone():
-            address, queue, task_id = await _submitted(call, params)
+            address, queue, task_id = await self._submitted(call, params)
             if params.configuration.return_immediately:
                 record = await call.core.task(queue, task_id)
             else:
@@ -75,11 +79,12 @@ class Handler(RequestHandler):
         """Queue a task, and tell what it says until it has ended."""
         call, history = Call.of(context), _history(params.configuration)
         async with call.unless_gone():
-            address, queue, task_id = await _submitted(call, params)
+            address, queue, task_id = await self._submitted(call, params)
             record = await call.core.task(queue, task_id)
         yield tasks.task(record, address, history=history)
-        async for event in follow(call.core, record, address):
-            yield event
+        if not record.state.final:
+            async for event in follow(call.core, record, address):
+                yield event
 
     @streaming
     async def on_subscribe_to_task(
@@ -132,47 +137,74 @@ class Handler(RequestHandler):
     async def on_create_task_push_notification_config(
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """There are none, as the card says."""
-        raise _no_push()
+        """Have what a task says posted somewhere. One with the same id is replaced."""
+        call = Call.of(context)
+        await self._pushes().check(params)
+        address = await call.to(params.tenant)
+        return await self._subscribed(call, params, address, await _task(call, address, params.task_id))
 
     @answering
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """There are none, as the card says."""
-        raise _no_push()
+        """One of the caller's configs."""
+        call, configs = Call.of(context), self._pushes()
+        record = await _task(call, await call.to(params.tenant), params.task_id)
+        return await configs.get(params.id, record, sender=call.sender)
 
     @answering
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
-        """There are none, as the card says."""
-        raise _no_push()
+        """The caller's configs for a task; all of them at once."""
+        call, configs = Call.of(context), self._pushes()
+        record = await _task(call, await call.to(params.tenant), params.task_id)
+        return ListTaskPushNotificationConfigsResponse(configs=await configs.of_task(record, sender=call.sender))
 
     @answering
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
-        """There are none, as the card says."""
-        raise _no_push()
+        """Post no more."""
+        call, configs = Call.of(context), self._pushes()
+        record = await _task(call, await call.to(params.tenant), params.task_id)
+        await configs.remove(params.id, record, sender=call.sender)
 
+    async def _submitted(self, call: Call, params: SendMessageRequest) -> tuple[Address, str, str]:
+        """Queue the task for a message; whom it is for, and its queue and id."""
+        push = None
+        if params.configuration.HasField("task_push_notification_config"):
+            push = params.configuration.task_push_notification_config
+            await self._pushes().check(push)
+        address = await call.to(params.tenant)
+        message = params.message
+        if message.task_id:
+            await _task(call, address, message.task_id)
+            raise UnsupportedOperationError(
+                "a task takes no further messages here: send a new one, with its contextId", {"code": "UNSUPPORTED"}
+            )
+        origin = Origin.of_message(message.message_id, message.context_id, sender=call.sender, receiver=str(address))
+        request = tasks.request(params, address, origin)
+        queue = request.queue or await _queue_for(call, request.agent, request.capability)
+        (task_id,) = await call.core.submit(queue, [request])
+        if push is not None:
+            await self._subscribed(call, push, address, await call.core.task(queue, task_id))
+        return address, queue, task_id
 
-async def _submitted(call: Call, params: SendMessageRequest) -> tuple[Address, str, str]:
-    """Queue the task for a message; whom it is for, and its queue and id."""
-    if params.configuration.HasField("task_push_notification_config"):
-        raise _no_push()
-    address = await call.to(params.tenant)
-    message = params.message
-    if message.task_id:
-        await _task(call, address, message.task_id)
-        raise UnsupportedOperationError(
-            "a task takes no further messages here: send a new one, with its contextId", {"code": "UNSUPPORTED"}
-        )
-    origin = Origin.of_message(message.message_id, message.context_id, sender=call.sender, receiver=str(address))
-    request = tasks.request(params, address, origin)
-    queue = request.queue or await _queue_for(call, request.agent, request.capability)
-    (task_id,) = await call.core.submit(queue, [request])
-    return address, queue, task_id
+    async def _subscribed(
+        self, call: Call, config: TaskPushNotificationConfig, address: Address, record: TaskRecord
+    ) -> TaskPushNotificationConfig:
+        """Keep a config for a task. Who may not submit may not have others called either."""
+        core, configs = call.core, self._pushes()
+        with core.telling("push", record) if isinstance(core, GuardedCore) else contextlib.nullcontext():
+            return await configs.put(config, record, address, sender=call.sender)
+
+    def _pushes(self) -> Configs:
+        if self._configs is None:
+            raise PushNotificationNotSupportedError(
+                "there are no push notifications here: stream, or ask again", {"code": "UNSUPPORTED"}
+            )
+        return self._configs
 
 
 async def _queue_for(call: Call, agent: str | None, capability: str | None) -> str:
@@ -212,9 +244,3 @@ def _history(asked: Any) -> int | None:
         raise invalid("historyLength", "must not be negative")
     length: int = asked.history_length
     return length
-
-
-def _no_push() -> PushNotificationNotSupportedError:
-    return PushNotificationNotSupportedError(
-        "there are no push notifications here: stream, or ask again", {"code": "UNSUPPORTED"}
-    )

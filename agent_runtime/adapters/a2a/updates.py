@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a task says while it runs, as updates of A2A."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
 from a2a.server.events import Event
@@ -16,24 +16,25 @@ from kubeagents_api.task import StreamItem, TaskRecord
 from kubeagents_api.task import TaskState as OurState
 
 
-async def follow(core: Core, record: TaskRecord, address: Address) -> AsyncGenerator[Event, None]:
-    """From the beginning of the task to its end, with its result; nothing for one that has ended.
+async def follow(
+    core: Core, record: TaskRecord, address: Address, *, after: str = "", begun: Collection[int] = ()
+) -> AsyncGenerator[Event, None]:
+    """From the beginning of the task, or after an offset, to its end, with its result.
 
-    Ends without a final state if this pod is about to stop: subscribe again, at another one.
+    `begun`: the attempts of which there have been parts before. Ends without a final state if this pod is about to
+    stop: follow it again, at another one.
     """
-    if record.state.final:
-        return
     names: dict[str, Any] = {
         "task_id": address.task_name(record.queue, record.id),
         "context_id": Origin.of_record(record).context,
     }
-    begun: set[int] = set()
-    async for item in core.stream(record.queue, record.id, after=""):
+    known = set(begun)
+    async for item in core.stream(record.queue, record.id, after=after):
         more = struct({tasks.OURS + "offset": item.offset, tasks.OURS + "attempt": item.attempt})
         if item.kind == "partial":
             artifact = tasks.partial(item)
-            yield TaskArtifactUpdateEvent(**names, artifact=artifact, append=item.attempt in begun, metadata=more)
-            begun.add(item.attempt)
+            yield TaskArtifactUpdateEvent(**names, artifact=artifact, append=item.attempt in known, metadata=more)
+            known.add(item.attempt)
         else:
             yield TaskStatusUpdateEvent(**names, status=_working(record, item), metadata=more)
     last = await core.task(record.queue, record.id)

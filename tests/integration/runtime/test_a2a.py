@@ -136,7 +136,7 @@ async def test_a_card_says_who_can_be_spoken_to_and_where(stage: Stage) -> None:
     assert {"painting", "reading", "worker", "painter"} <= {skill.name for skill in own.skills}
     painter = await card(stage.hub, "painter")
     assert painter.name == "painter"
-    assert (painter.capabilities.streaming, painter.capabilities.push_notifications) == (True, False)
+    assert (painter.capabilities.streaming, painter.capabilities.push_notifications) == (True, True)
     assert [skill.name for skill in painter.skills] == ["painting", "painter"]
     url = f"{stage.hub.base_url}/a2a/painter@orders"
     port = next(line["ports"]["grpc"] for line in stage.hub.lines if "ports" in line)
