@@ -8,9 +8,10 @@ from typing import Self
 
 
 class TcpProxy:
-    """Stands between a client and a server on 127.0.0.1. Use it as an async context manager."""
+    """Stands between a client and a server, on 127.0.0.1 itself. Use it as an async context manager."""
 
-    def __init__(self, *, target_port: int) -> None:
+    def __init__(self, *, target_port: int, target_host: str = "127.0.0.1") -> None:
+        self._target_host = target_host
         self._target_port = target_port
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
@@ -83,7 +84,7 @@ class TcpProxy:
             self._links.discard(task)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        server_reader, server_writer = await asyncio.open_connection(self._target_host, self._target_port)
         self._writers.add(server_writer)
         doomed = asyncio.Event()
         halves = {
