@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 MOST_CALLS: Final = 1000
 """At once, on one connection."""
+MOST_ANSWERS: Final = 32
+"""That are made, or wait to be sent, at once; those of calls that wait for something are not counted."""
 MOST_CALLED_BYTES: Final = 64 * 1024 * 1024
 """Of calls that have not been answered yet. One call may have as much as the wire lets through."""
 MOST_UNSENT_CHARACTERS: Final = 4 * 1024 * 1024
@@ -34,6 +36,8 @@ MOST_UNSENT_CHARACTERS: Final = 4 * 1024 * 1024
 DEFAULT_CREDIT: Final = 256
 MOST_CREDIT: Final = 1_000_000
 _LONGEST_ID: Final = 128
+_TURN: Final = 50
+"""Frames that are taken without a pause."""
 
 Admit = Callable[[], Awaitable[Core]]
 """The core as the client may use it, asked anew for each call: so that calls are counted, and a key that was revoked
@@ -54,6 +58,7 @@ class _Running:
     """There is credit again."""
     waits: bool = True
     """Whether it may be cancelled."""
+    begun: bool = False
     stopped: bool = False
     """The client has asked for its end."""
     task: "asyncio.Task[None] | None" = None
@@ -70,7 +75,9 @@ class Session:
         self._figures = figures
         self._running: dict[str, _Running] = {}
         self._called_bytes = 0
+        self._taken = 0
         self._unsent = 0
+        self._answering = asyncio.Semaphore(MOST_ANSWERS)
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._idle = asyncio.Event()
@@ -98,6 +105,9 @@ class Session:
             reply_to = "null" if said_id != "null" and call_id in self._running else said_id
             await self._deliver_quietly(f'{{"id":{reply_to},"error":{errors.body(error)}}}')
         await self._flowing.wait()
+        self._taken += 1
+        if self._taken % _TURN == 0:
+            await asyncio.sleep(0)  # who sends many at once leaves a turn to the others
 
     async def notice_draining(self) -> None:
         """Tell the client to go elsewhere. Its calls still end."""
@@ -120,6 +130,7 @@ class Session:
         await end(*(call.task for call in running if call.task is not None and call.waits))
         await asyncio.gather(*(call.task for call in running if call.task is not None), return_exceptions=True)
         await asyncio.gather(*self._undoing)
+        self._idle.set()
 
     def _take(self, call_id: str, said_id: str, fields: dict[str, Any], frame: str | bytes) -> None:
         match fields:
@@ -132,7 +143,8 @@ class Session:
             case {"stop": True}:
                 if (call := self._running.get(call_id)) is not None and call.waits and call.task is not None:
                     call.stopped = True
-                    call.task.cancel()
+                    if call.begun:  # cancelled before, it could not even say so
+                        call.task.cancel()
             case _:
                 raise InvalidCallError(
                     f'a frame needs one of: "call" with a name, "more" with 1 to {MOST_CREDIT}, "stop" with true'
@@ -170,8 +182,10 @@ class Session:
     async def _run(
         self, call_id: str, name: str, called: Call[Any] | StreamCall[Any], running: _Running, frame: str | bytes | None
     ) -> None:
-        outcome = "ok"
+        outcome, running.begun = "ok", True
         try:
+            if running.stopped:
+                raise asyncio.CancelledError
             params = parameters(called.params, frame)
             core = await self._admit()
             if isinstance(called, StreamCall):
@@ -202,6 +216,12 @@ class Session:
 
     async def _answer(self, core: Core, called: Call[Any], params: Any, running: _Running) -> None:
         running.waits = called.waits(core, params)
+        if running.waits:
+            return await self._answered(core, called, params, running)
+        async with self._answering:
+            await self._answered(core, called, params, running)
+
+    async def _answered(self, core: Core, called: Call[Any], params: Any, running: _Running) -> None:
         answer = await called.run(core, params, self._by)
         try:
             await self._deliver(f'{{"id":{running.id},"result":{answer.json}}}')
