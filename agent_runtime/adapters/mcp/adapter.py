@@ -19,7 +19,7 @@ WEBSOCKET_PATH: Final = f"{PATH}/ws"
 _ENVELOPE_BYTES: Final = 64 * 1024
 """What a request may have besides its payload."""
 _SETTLE_SECONDS: Final = 2.0
-_ROUTE: Final = Mount(PATH)
+_ROUTE: Final = Mount(PATH, routes=[])
 
 
 class McpAdapter:
