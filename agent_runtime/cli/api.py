@@ -235,7 +235,7 @@ class Api:
                 timeout=httpx.Timeout(_ANSWER_SECONDS + extra_seconds, connect=_CONNECT_SECONDS),
             )
         except httpx.ConnectError as error:
-            raise CliError(f"cannot reach {self.server.describe()}: {_cause(error)}\n{self.server.advice}") from error
+            raise CliError(self._unreachable(error)) from error
         except httpx.TimeoutException as error:
             raise CliError(
                 f"{self.server.describe()} did not answer within {_ANSWER_SECONDS + extra_seconds:g} s; "
@@ -267,11 +267,17 @@ class Api:
                     raise self._not_ours(f"GET {path} answered with something that is no event stream")
                 yield from _events(response.iter_lines())
         except httpx.ConnectError as error:
-            raise CliError(f"cannot reach {self.server.describe()}: {_cause(error)}\n{self.server.advice}") from error
+            raise CliError(self._unreachable(error)) from error
         except httpx.RemoteProtocolError:
             return  # cut in the middle: the pod was killed
         except httpx.HTTPError as error:
             raise CliError(f"talking to {self.server.describe()} failed: {_cause(error)}") from error
+
+    def _unreachable(self, error: Exception) -> str:
+        cause, advice = _cause(error), self.server.advice
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            advice = "If its certificate is of a private authority, name that one's in SSL_CERT_FILE."
+        return f"cannot reach {self.server.describe()}: {cause}\n{advice}"
 
     def _refusal(self, method: str, path: str, response: "httpx.Response") -> str:
         """What a 4xx or 5xx means: our API's ErrorBody, or the Kubernetes API server's Status."""

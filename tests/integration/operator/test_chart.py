@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from kubeagents_api.kinds import KINDS
+from kubeagents_api.labels import SCRAPE_SCHEME
 from kubeagents_operator.settings import load
 from tests.support import argocd
 from tests.support.cluster import ROOT, Cluster, KubectlError, Object
@@ -190,7 +191,12 @@ def test_monitors_select_what_has_metrics(cluster: Cluster, tmp_path: Path) -> N
     assert monitor["metadata"]["labels"]["release"] == "prom"
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
-    assert one(objects, "PodMonitor", "kubeagents-agents")["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+    pods = one(objects, "PodMonitor", "kubeagents-agents")["spec"]
+    assert pods["namespaceSelector"] == {"matchNames": ["a"]}
+    (relabeling,) = pods["podMetricsEndpoints"][0]["relabelings"]
+    label = SCRAPE_SCHEME.replace(".", "_").replace("/", "_")
+    assert relabeling["sourceLabels"] == [f"__meta_kubernetes_pod_annotation_{label}"]
+    assert relabeling["targetLabel"] == "__scheme__"
 
 
 def test_the_crd_chart_has_the_definitions_as_they_are_generated(cluster: Cluster, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@
 import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +149,21 @@ def test_a_task_goes_over_tls(place: Place) -> None:
         assert client.post("/v1/tasks", json={"payload": 1}).status_code == 201
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(place.central.base_url + "/healthz", trust_env=False)
+
+
+def test_the_commands_say_how_to_trust_a_private_authority(place: Place) -> None:
+    server = {"KUBEAGENTS_SERVER": f"https://localhost:{place.central.port}", "KUBEAGENTS_KEY": ADMIN}
+    trusted = {"SSL_CERT_FILE": str(place.ours.write(place.folder / "ca.crt"))}
+
+    def run(**more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "agent_runtime.cli.main", "get", "queues"]
+        environment = {**os.environ, "NO_PROXY": "localhost", "COLUMNS": "160", **server, **more}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert "name that one's in SSL_CERT_FILE" in run().stderr
+    done = run(**trusted)
+    assert done.returncode == 0, done.stderr
+    assert "main" in done.stdout
 
 
 def test_who_speaks_no_tls_gets_no_answer_and_harms_nobody(place: Place, raw: socket.socket) -> None:
