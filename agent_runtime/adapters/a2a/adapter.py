@@ -23,7 +23,6 @@ from agent_runtime.adapters.a2a.push import Deliveries, configs, targets
 from agent_runtime.adapters.base import Surroundings
 from agent_runtime.adapters.http import errors
 from agent_runtime.adapters.http.callers import current_core
-from agent_runtime.telemetry.http_server import AsgiApp, Receive, Scope, Send
 from kubeagents_api.errors import KubeagentsError
 
 _AGENT: Final = f"{PREFIX}/{{address}}"
@@ -38,7 +37,7 @@ class A2aAdapter:
         cards = Cards(surroundings)
         core, store = surroundings.core, surroundings.push_store
         handler = Handler(cards, configs(surroundings))
-        app = _Named(Bodies(_application(handler, cards, guarded), max_payload_bytes=core.max_payload_bytes))
+        app = Bodies(_application(handler, cards, guarded), max_payload_bytes=core.max_payload_bytes)
         self._deliveries = Deliveries(store, core, targets(surroundings)) if store is not None else None
         own = f"{PREFIX}/*{AGENT_CARD_WELL_KNOWN_PATH}"
         surroundings.web.mount(PREFIX, app, public={own})
@@ -77,22 +76,6 @@ def _application(handler: Handler, cards: Cards, guarded: bool) -> Starlette:
     app = Starlette(routes=routes, exception_handlers={HTTPException: _on_http, KubeagentsError: _on_ours})
     app.router.redirect_slashes = False
     return app
-
-
-class _Named:
-    """Says which route a request takes, for the metrics: the operation is in the body, or after the address."""
-
-    def __init__(self, app: AsgiApp) -> None:
-        self._app = app
-        self._agent, self._root = Route(_AGENT, _nothing), Route(AGENT_CARD_WELL_KNOWN_PATH, _nothing)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["route"] = self._root if scope["path"] == AGENT_CARD_WELL_KNOWN_PATH else self._agent
-        await self._app(scope, receive, send)
-
-
-async def _nothing(_: Request) -> Response:
-    raise AssertionError("only its path is of interest")
 
 
 def _card(card: AgentCard) -> Response:

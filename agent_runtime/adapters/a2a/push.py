@@ -45,7 +45,9 @@ _RENEW_SECONDS: Final = _CLAIM_SECONDS / 3
 _LOOK_SECONDS: Final = 1.0
 """Between two looks for configs that nobody has."""
 _AT_ONCE: Final = 200
-"""Configs that one pod works on."""
+"""Configs that one pod claims with one look, so that pods share them; it works on any number, as most only wait."""
+_CONNECTIONS: Final = 200
+"""Requests under way."""
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _GIVE_UP_SECONDS: Final = 3600.0
@@ -123,7 +125,8 @@ class Deliveries:
         self._core = core
         self._targets = targets
         # Proxies of the environment are for other ways; the target is called at the address that was looked at.
-        self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False)
+        limits = httpx.Limits(max_connections=_CONNECTIONS)
+        self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=limits)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []
 
@@ -142,9 +145,8 @@ class Deliveries:
 
     async def _claim(self) -> None:
         while not self._core.draining:
-            room = _AT_ONCE - len(self._running)
             try:
-                for entry in await self._store.claim(limit=room, seconds=_CLAIM_SECONDS) if room > 0 else ():
+                for entry in await self._store.claim(limit=_AT_ONCE, seconds=_CLAIM_SECONDS):
                     self._begin(entry)
             except QueueUnavailableError as error:
                 _log.info("nobody is told by push notifications now: %s", error)

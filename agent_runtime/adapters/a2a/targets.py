@@ -19,6 +19,9 @@ import httpx
 from kubeagents_api.errors import InvalidTaskError
 
 _TIMEOUT_SECONDS: Final = 10.0
+"""For each step of a request."""
+_WHOLE_SECONDS: Final = 30.0
+"""For all of them: some let their answer drip."""
 _LONGEST: Final = 2048
 _METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254")))
 """Metadata services of clouds that are not link-local."""
@@ -54,11 +57,13 @@ class Targets:
             extensions={"sni_hostname": parsed.host},  # so that its certificate is that of the name
             timeout=_TIMEOUT_SECONDS,
         )
-        answer = await client.send(request, stream=True)
         try:
-            answer.raise_for_status()
-        finally:
-            await answer.aclose()  # what it says does not matter, however long it is
+            async with asyncio.timeout(_WHOLE_SECONDS):
+                answer = await client.send(request, stream=True)
+                await answer.aclose()  # what it says does not matter, however long it is
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("the answer takes too long", request=request) from error
+        answer.raise_for_status()
 
     async def _address(self, url: str) -> str:
         try:
