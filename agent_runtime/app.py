@@ -205,7 +205,8 @@ def _own_endpoints(
 ) -> "tuple[Serving, Dedicated]":
     """What serves an Agent's own endpoints, and the core behind them."""
     from agent_runtime.central import ServedQueue
-    from agent_runtime.central.dedicated import Dedicated, OfOneAgent
+    from agent_runtime.central.dedicated import Dedicated
+    from agent_runtime.security import OfOneAgent
     from agent_runtime.serving import Serving
 
     core = Dedicated(config, instance=instance, queue=ServedQueue(config.queue, queue, link))

@@ -6,14 +6,12 @@ that reaches one pod is served by all, and nothing is lost when that pod goes.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from agent_runtime.central.core import Central
 from agent_runtime.central.served import ServedQueue
 from agent_runtime.leader.alone import AloneElector
 from agent_runtime.queue.base import Gate
-from agent_runtime.security import Authenticator, Caller, Credentials
 from kubeagents_api.errors import ForbiddenError, InvalidTaskError
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, LeaderConfig
 from kubeagents_api.task import TaskRequest
@@ -71,18 +69,3 @@ class Dedicated(Central):
                     field=field,
                 )
         return task if task.agent is not None else task.model_copy(update={"agent": self.name})
-
-
-class OfOneAgent:
-    """An Authenticator whose callers may have to do with one Agent only, whatever else they are granted."""
-
-    def __init__(self, authenticator: Authenticator, agent: str) -> None:
-        self._authenticator = authenticator
-        self._agent = agent
-
-    async def authenticate(self, credentials: Credentials) -> Caller:
-        """Who it is. Raises what the other one does, and ForbiddenError for somebody of other Agents."""
-        caller = await self._authenticator.authenticate(credentials)
-        if caller.agents is not None and self._agent not in caller.agents:
-            raise ForbiddenError(f"{caller.name} may not use Agent {self._agent!r}")
-        return replace(caller, agents=frozenset({self._agent}))

@@ -12,6 +12,7 @@ from agent_runtime.security.certificates import Certificates, parse_certificate
 from agent_runtime.security.guard import Guard, GuardedCore
 from agent_runtime.security.issuer_keys import IssuerKeys, issuer_keys
 from agent_runtime.security.key_files import KeyFiles
+from agent_runtime.security.one_agent import OfOneAgent
 from agent_runtime.security.peers import Peers
 from agent_runtime.security.rates import Rates
 from agent_runtime.security.runtime_keys import RuntimeKeys
@@ -31,6 +32,7 @@ __all__ = [
     "IssuerKeys",
     "KeyFiles",
     "Material",
+    "OfOneAgent",
     "Peers",
     "Rates",
     "RuntimeKeys",

@@ -4,10 +4,10 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agent_runtime.central.dedicated import Dedicated, OfOneAgent
+from agent_runtime.central.dedicated import Dedicated
 from agent_runtime.central.served import ServedQueue
 from agent_runtime.queue.base import Gate, TaskQueue
-from agent_runtime.security import Caller, Credentials
+from agent_runtime.security import Caller, Credentials, OfOneAgent
 from agent_runtime.telemetry.link import Link
 from agent_runtime.telemetry.metrics import LinkMetrics
 from agent_runtime.testing import memory_queue
