@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every protocol through the Service of two pods of which one is killed in the midst; and agents outside the cluster."""
+"""Every protocol through the Service of two pods, one of which is killed in the midst; and agents outside."""
 
 import asyncio
 import contextlib
