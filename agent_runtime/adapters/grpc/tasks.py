@@ -14,6 +14,7 @@ from agent_runtime.adapters.calls.parameters import Cancellation, SomeResults
 from agent_runtime.adapters.grpc import reading, writing
 from agent_runtime.adapters.grpc.envelope import Call, Message
 from agent_runtime.adapters.grpc.errors import RefusedError
+from agent_runtime.adapters.grpc.gathering import Gathering
 from agent_runtime.protos.kubeagents.v1 import kubeagents_pb2 as pb
 from kubeagents_api.errors import KubeagentsError, PayloadTooLargeError, TaskNotFoundError
 from kubeagents_api.task import TaskRecord, TaskRequest
@@ -34,6 +35,7 @@ class Tasks:
     """See the proto."""
 
     def __init__(self) -> None:
+        self._gathering = Gathering()
         self._calling_off: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
@@ -45,7 +47,8 @@ class Tasks:
         task = reading.new_task(request.task)
         if request.deadline_from_call:
             task = _in_time(call, task)
-        done = await tasks.submit(call.core, task)
+        async with self._gathering:
+            done = await tasks.submit(call.core, task)
         return pb.SubmitResponse(id=done.id, queue=done.queue, state=writing.STATES[done.state], merged=done.merged)
 
     async def submit_batch(self, call: Call, requests: AsyncIterator[Message]) -> Message:
@@ -72,7 +75,8 @@ class Tasks:
 
     async def run(self, call: Call, request: Message) -> Message:
         task = _in_time(call, reading.new_task(request.task))
-        done = await tasks.submit(call.core, task)
+        async with self._gathering:
+            done = await tasks.submit(call.core, task)
         await call.context.send_initial_metadata(((TASK_ID_NAME, done.id),))
         try:
             record = await _ended(call.core, done.queue, done.id)
