@@ -2,10 +2,12 @@
 """Run agents outside of a cluster: they take their tasks through a CentralAgent."""
 
 import asyncio
+import logging
 import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
 _DEFAULT_HANDLER = "handle"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _FIRST_CONTACT_SECONDS = 15.0
+_CALL_SECONDS = 10.0
+"""After which the worker says that there is trouble, and tries again."""
 _LONGEST_BEAT_SECONDS = 10
 _MISSED_BEATS = 3
+_CLOSE_SECONDS = 2.0
 _TLS = "Encryption"
 
 
@@ -117,8 +122,14 @@ def run(
         cert_key_file=cert_key_file,
     )
     logs.configure(os.environ, process_fields={"agent": named})
+    for library in ("httpx", "websockets", "grpc"):  # what goes wrong with them, the client says itself
+        logging.getLogger(library).setLevel(logging.ERROR)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_run(start))
+        # All is recorded and given back by now. Threads that handlers have left behind would keep the process for ever.
+        timer = threading.Timer(_CLOSE_SECONDS, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
 
 
 COMMANDS = ((("run",), run),)
@@ -146,6 +157,7 @@ class _Start:
 async def _run(start: _Start) -> None:
     from agent_runtime.cancellation import end
     from agent_runtime.client.agent_client import instance_name
+    from agent_runtime.client.calls import Calls
     from agent_runtime.client.remote_queue import RemoteQueue
     from agent_runtime.queue.base import Worker
     from agent_runtime.telemetry.link import Link
@@ -181,7 +193,9 @@ async def _run(start: _Start) -> None:
             config,
             instance=worker.instance,
             handler=start.handler,
-            queue=RemoteQueue(client.calls, queue.name),
+            queue=RemoteQueue(
+                Calls(client.pool, timeout_seconds=_CALL_SECONDS), queue.name, most_bytes=terms.max_payload_bytes
+            ),
             link=Link(queue.name, metrics=LinkMetrics(registry)),
             registry=registry,
         )

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP: each call is a request, each stream one whose answer does not end (server-sent events)."""
 
+import asyncio
+import contextlib
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +20,11 @@ from kubeagents_api.errors import KubeagentsError
 _CONNECT_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 4.0
 """How long a connection is kept for the next call: a little less than servers keep theirs."""
+_MOST_SHORT_CALLS: Final = 64
+"""At once, so that many do not open as many connections. Those that wait on purpose do not count."""
+_WAITS: Final = frozenset({"results", "work.claim"})
+_NO_SUCH_CALLS: Final = frozenset({"NOT_FOUND", "METHOD_NOT_ALLOWED"})
+"""What a process of ours answers that is no CentralAgent, or an old one."""
 _GATEWAY_TROUBLES: Final = frozenset({502, 503, 504})
 """What something between us and the CentralAgent answers that does not reach it."""
 
@@ -73,15 +81,17 @@ class HttpTransport:
         self._key = key
         self._client = httpx.AsyncClient(
             base_url=endpoint.url,
-            verify=trust.context() if endpoint.secure else True,
+            verify=trust.context() if endpoint.secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=_IDLE_SECONDS),
         )
+        self._turns = asyncio.Semaphore(_MOST_SHORT_CALLS)
         self.draining = False
 
     async def call(self, name: str, params: Params, *, timeout_seconds: float) -> Any:
         """See Transport."""
         request = _REQUESTS[name](given(params))
-        response = await self._send(request, timeout_seconds=timeout_seconds)
+        async with self._turns if name not in _WAITS else contextlib.nullcontext():
+            response = await self._send(request, timeout_seconds=timeout_seconds)
         if not response.is_success:
             raise self._refusal(request, response)
         if response.status_code == httpx.codes.NO_CONTENT:
@@ -173,7 +183,7 @@ class HttpTransport:
         retry_after = float(seconds) if seconds.isdigit() else None
         error = from_body(response.content, retry_after=retry_after, passing=status >= 500)
         if error is not None:
-            return error
+            return self._not_ours(str(error)) if error.code in _NO_SUCH_CALLS else error
         what = f"{request.method} {request.path} answered {status}"
         if status in _GATEWAY_TROUBLES:
             return UnreachableError(f"{self._endpoint} does not get through to a CentralAgent: {what}")

@@ -38,6 +38,8 @@ _LONGEST_PAUSE_SECONDS: Final = 5.0
 
 DRAINING: Final = "DRAINING"
 """Code of the error of a server that is about to stop."""
+_TOO_MANY: Final = "TOO_MANY_CALLS"
+"""Code of the error of a server that takes no more at once on a connection."""
 _BROKEN = (UnreachableError, UnknownServerError)
 
 
@@ -109,13 +111,15 @@ class Way:
             await asyncio.sleep(self._backoff.pause())
             try:
                 await self.transport.probe(timeout_seconds=CHECK_SECONDS)
-            except KubeagentsError as error:
+            except _BROKEN as error:
                 self.trouble = error
-            else:
-                if self.trouble is not None:
-                    _log.info("%s can be reached again", self.endpoint)
-                self.trouble = None
-                self._on_change()
+                continue
+            except KubeagentsError as error:
+                _log.debug("%s answers a probe with %s", self.endpoint, error.code)  # so it can be reached
+            if self.trouble is not None:
+                _log.info("%s can be reached again", self.endpoint)
+            self.trouble = None
+            self._on_change()
 
 
 class _Vigil:
@@ -191,6 +195,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_seconds
         avoid: set[Way] = set()
+        crowd = Backoff()
         while True:
             way = only or await self._way(ends_at, avoid)
             left = ends_at - loop.time()
@@ -208,6 +213,10 @@ class Pool:
                 if error.code == DRAINING and only is None:
                     self._broke(way, error)
                     continue
+                if error.code == _TOO_MANY:
+                    await asyncio.sleep(crowd.pause())  # it has not been begun
+                    if loop.time() < ends_at:
+                        continue
                 if not isinstance(error, QueueUnavailableError):
                     raise
                 # This CentralAgent does not get through to Redis. Perhaps another one does.

@@ -31,7 +31,6 @@ Item = TypeVar("Item")
 
 _MOST_ITEMS: Final = 1000
 _MOST_BYTES: Final = 65536
-"""Of results in one call, before it is known how much the queue takes."""
 _CLAIMED: Final = TypeAdapter(list[ClaimedTask])
 
 
@@ -43,11 +42,12 @@ class RemoteQueue:
     took before, or does not know the queue any more (QueueAuthError for the former).
     """
 
-    def __init__(self, calls: Calls, name: str) -> None:
+    def __init__(self, calls: Calls, name: str, *, most_bytes: int = _MOST_BYTES) -> None:
+        """`most_bytes` of results go into one call; see Terms.max_payload_bytes, which `register` finds out."""
         self.name = name
         self._calls = calls
         self._pace = Pace()
-        self._most_bytes = _MOST_BYTES
+        self._most_bytes = most_bytes
 
     async def register(self, worker: Worker) -> Terms:
         """What there is to know of the queue. Raises whatever the CentralAgent answers with."""

@@ -13,7 +13,6 @@ from kubeagents_api.errors import (
     DuplicateTaskError,
     ForbiddenError,
     InvalidTaskError,
-    KubeagentsError,
     PayloadTooLargeError,
     QueueNotFoundError,
     TaskNotFoundError,
@@ -215,9 +214,8 @@ async def test_a_call_that_reaches_nobody_ends_with_its_time(wire: str) -> None:
 async def test_what_is_no_central_agent_is_told_at_once(system: System, wire: str) -> None:
     agent = system.agent().ready()
     async with AgentClient(url(agent, wire, port=agent.port), timeout_seconds=60) as client:
-        with pytest.raises((UnknownServerError, KubeagentsError)) as error:
+        with pytest.raises(UnknownServerError):
             await client.submit()
-        assert error.value.code in ("UNKNOWN_SERVER", "NOT_FOUND", "METHOD_NOT_ALLOWED")
 
 
 async def test_a_key_is_shown_and_one_from_a_file_may_change(system: System, wire: str, tmp_path: Path) -> None:
