@@ -10,6 +10,7 @@ from starlette.routing import Mount
 
 from agent_runtime.adapters.base import Surroundings
 from agent_runtime.adapters.mcp import origins, websocket
+from agent_runtime.adapters.mcp.admission import Admission
 from agent_runtime.adapters.mcp.calls import Following
 from agent_runtime.adapters.mcp.server import build_server
 from agent_runtime.telemetry.http_server import Receive, Scope, Send, error_body, respond
@@ -27,6 +28,7 @@ class McpAdapter:
 
     def __init__(self, surroundings: Surroundings) -> None:
         core = surroundings.core
+        self._guard = surroundings.guard
         self._local = origins.is_local(surroundings.host)
         self._following = Following()
         self._server = build_server(core.name, self._following)
@@ -95,4 +97,4 @@ class McpAdapter:
             await receive()  # the server wants the request for a handshake to be taken before it is refused
             await send({"type": "websocket.close"})
         else:
-            await websocket.serve(self._server, scope, receive, send)
+            await websocket.serve(self._server, scope, receive, send, admission=Admission(self._guard, scope))

@@ -24,9 +24,10 @@ from pydantic import ValidationError
 
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.mcp import resources
-from agent_runtime.adapters.mcp.errors import DrainingError
+from agent_runtime.adapters.mcp.errors import UnfinishedError
 from agent_runtime.adapters.mcp.tools import AgentTool
-from kubeagents_api.errors import InvalidTaskError, KubeagentsError
+from agent_runtime.cancellation import end
+from kubeagents_api.errors import InvalidTaskError, KubeagentsError, QueueUnavailableError
 from kubeagents_api.task import StreamItem, TaskRecord, TaskRequest, TaskState
 
 _log = logging.getLogger(__name__)
@@ -97,24 +98,22 @@ class Following:
         while self._aftermath:
             await asyncio.wait(tuple(self._aftermath))
 
-    async def result(self, core: Core, call: Call, request: Request, *, tool: AgentTool) -> TaskRecord:
-        """The task once it is final; says meanwhile what it says. Raises DrainingError."""
+    async def result(
+        self, core: Core, call: Call, request: Request, *, tool: AgentTool, wait_seconds: float | None
+    ) -> TaskRecord:
+        """The task once it is final or the time is over; says meanwhile what it says. Raises UnfinishedError."""
+        telling = asyncio.create_task(_tell(core, call, request, logger=tool.name))
         try:
-            await _tell(core, call, request, logger=tool.name)
-            while True:
-                (record,) = await core.results(call.queue, [call.task_id], timeout_seconds=_TURN_SECONDS)
-                if record.state.final:
-                    return record
-                if core.draining:
-                    raise DrainingError(
-                        f"this server stops; task {call.task_id} of queue {call.queue} goes on: read its result at "
-                        f"{resources.task_uri(call.queue, call.task_id)}",
-                        task_id=resources.task_name(call.queue, call.task_id),
-                    )
+            record = await _final(core, call, wait_seconds)
+            if record.state.final:
+                await telling  # what it has said last comes before its result
+            return record
         except asyncio.CancelledError:
             if not core.draining and _means_cancel(request):
                 self._afterwards(_cancel(core, call))
             raise
+        finally:
+            await end(telling)
 
     def _afterwards(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that a call which was cancelled cannot wait for."""
@@ -140,6 +139,20 @@ async def _cancel(core: Core, call: Call) -> None:
         _log.warning("task %s of queue %s could not be cancelled: %s", call.task_id, call.queue, error)
 
 
+async def _final(core: Core, call: Call, wait_seconds: float | None) -> TaskRecord:
+    uri, name = resources.task_uri(call.queue, call.task_id), resources.task_name(call.queue, call.task_id)
+    try:
+        while True:
+            seconds = _TURN_SECONDS if wait_seconds is None else wait_seconds
+            (record,) = await core.results(call.queue, [call.task_id], timeout_seconds=seconds)
+            if record.state.final or wait_seconds is not None:
+                return record
+            if core.draining:
+                raise UnfinishedError("this server stops", code="DRAINING", task_id=name, uri=uri)
+    except QueueUnavailableError as error:
+        raise UnfinishedError(str(error), code=error.code, task_id=name, uri=uri) from error
+
+
 async def _tell(core: Core, call: Call, request: Request, *, logger: str) -> None:
     """Pass on what a task says until it has ended, to a client that wants to hear it."""
     progress = (request.meta or {}).get("progress_token") is not None
@@ -148,8 +161,11 @@ async def _tell(core: Core, call: Call, request: Request, *, logger: str) -> Non
     if not (progress or logs):
         return
     teller = _Teller(request, logger=logger, progress=progress, logs=logs)
-    async for item in core.stream(call.queue, call.task_id, after=""):
-        await teller.tell(item)
+    try:
+        async for item in core.stream(call.queue, call.task_id, after=""):
+            await teller.tell(item)
+    except KubeagentsError as error:  # the call itself may still get its result
+        _log.warning("what task %s says cannot be followed: %s", call.task_id, error)
 
 
 class _Teller:

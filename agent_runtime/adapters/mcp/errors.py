@@ -42,13 +42,12 @@ class UnknownResourceError(PermanentError):
     code = "RESOURCE_NOT_FOUND"
 
 
-class DrainingError(TemporaryError):
-    """The process stops while a call waits. The task goes on."""
+class UnfinishedError(TemporaryError):
+    """A call cannot wait any longer, because the process stops or the queue does not answer. The task goes on."""
 
-    code = "DRAINING"
-
-    def __init__(self, message: str, *, task_id: str) -> None:
-        super().__init__(message)
+    def __init__(self, why: str, *, code: str, task_id: str, uri: str) -> None:
+        super().__init__(f"{why}; the task goes on: read its result at {uri}")
+        self.code = code
         self.task_id = task_id
 
 
@@ -74,7 +73,7 @@ def translated(error: KubeagentsError) -> MCPError:
     match error:
         case InvalidTaskError():
             data["field"] = error.field
-        case DrainingError():
+        case UnfinishedError():
             data |= {"taskId": error.task_id, "retryAfterSeconds": _RETRY_AFTER_SECONDS}
         case TemporaryError():
             seconds = max(1, math.ceil(error.delay or _RETRY_AFTER_SECONDS))

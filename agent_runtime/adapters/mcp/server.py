@@ -16,8 +16,8 @@ from mcp_types import (
     ReadResourceResult,
 )
 
-from agent_runtime.adapters.http.callers import current_core
 from agent_runtime.adapters.mcp import calls, resources, tasks
+from agent_runtime.adapters.mcp.admission import callers_core
 from agent_runtime.adapters.mcp.calls import Following, Request
 from agent_runtime.adapters.mcp.errors import translating
 from agent_runtime.adapters.mcp.tools import find, tools
@@ -58,28 +58,25 @@ class _Methods:
 
     async def list_tools(self, request: Request, params: PaginatedRequestParams | None) -> ListToolsResult:
         with translating():
-            return ListToolsResult(tools=[tool.listed for tool in await tools(current_core())])
+            return ListToolsResult(tools=[tool.listed for tool in await tools(await callers_core())])
 
     async def call_tool(self, request: Request, params: CallToolRequestParams) -> CallToolResult | Any:
-        core = current_core()
         with translating():
+            core = await callers_core()
             wait = calls.asked_to_wait(request)
             tool = await find(core, params.name)
             call = await calls.submit(core, tool, params, request.meta)
             knows_tasks = tasks.knows_tasks(request)
             if wait is None and knows_tasks:
                 wait = tasks.PATIENCE_SECONDS
-            if wait is None:
-                record = await self._following.result(core, call, request, tool=tool)
-            else:
-                (record,) = await core.results(call.queue, [call.task_id], timeout_seconds=wait)
+            record = await self._following.result(core, call, request, tool=tool, wait_seconds=wait)
             if record.state.final:
                 return calls.outcome(record, modern=calls.is_modern(request))
             return tasks.created(record) if knows_tasks else calls.handed_out(record)
 
     async def list_resources(self, request: Request, params: PaginatedRequestParams | None) -> ListResourcesResult:
         with translating():
-            return ListResourcesResult(resources=resources.listed(current_core()))
+            return ListResourcesResult(resources=resources.listed(await callers_core()))
 
     async def list_templates(
         self, request: Request, params: PaginatedRequestParams | None
@@ -88,24 +85,25 @@ class _Methods:
 
     async def read_resource(self, request: Request, params: ReadResourceRequestParams) -> ReadResourceResult:
         with translating():
-            return await resources.read(current_core(), str(params.uri))
+            return await resources.read(await callers_core(), str(params.uri))
 
     async def get_task(self, request: Request, params: tasks.TaskParams) -> dict[str, Any]:
         tasks.require(request)
         with translating():
             queue, name = tasks.parsed(params.task_id)
-            return tasks.detailed(await current_core().task(queue, name))
+            return tasks.detailed(await (await callers_core()).task(queue, name))
 
     async def update_task(self, request: Request, params: tasks.TaskParams) -> EmptyResult:
         """Tasks never ask for input, so there is nothing to answer; what is sent is for nobody, and may be ignored."""
         tasks.require(request)
         with translating():
-            await current_core().task(*tasks.parsed(params.task_id))
+            await (await callers_core()).task(*tasks.parsed(params.task_id))
         return EmptyResult(result_type="complete")
 
     async def cancel_task(self, request: Request, params: tasks.TaskParams) -> EmptyResult:
         tasks.require(request)
         with translating():
             queue, name = tasks.parsed(params.task_id)
-            await current_core().cancel(queue, [name], by="mcp", reason="cancelled by tasks/cancel")
+            core = await callers_core()
+            await core.cancel(queue, [name], by="mcp", reason="cancelled by tasks/cancel")
         return EmptyResult(result_type="complete")

@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.integration.runtime.conftest import System
-from tests.integration.runtime.test_access import ACCESS, ADMIN, BILLING, DEVELOPER, KEYS, ORDERS, VIEWER
+from tests.integration.runtime.test_access import ACCESS, ADMIN, BILLING, BUSY, DEVELOPER, KEYS, ORDERS, VIEWER
 from tests.integration.runtime.test_mcp import ENDPOINTS, PATIENCE, happens, redis_of_its_own
 from tests.support.eventually import eventually
 from tests.support.runtime_process import RuntimeProcess
@@ -147,6 +147,15 @@ class Wire:
                 return message
             self.heard.append(message)
 
+    async def notified(self, method: str) -> dict[str, Any]:
+        """What a notification says, as soon as one has come."""
+        while True:
+            for message in self.heard:
+                if message.get("method") == method:
+                    params: dict[str, Any] = message["params"]
+                    return params
+            self.heard.append(json.loads(await asyncio.wait_for(self.connection.recv(), PATIENCE)))
+
     async def ask(self, method: str, params: dict[str, Any] | None = None, *, id: Any) -> dict[str, Any]:
         await self.send(method, params, id=id)
         answer = await self.answer(id)
@@ -197,11 +206,11 @@ async def test_over_a_websocket_calls_run_side_by_side_are_followed_and_cancelle
         await wire.send("tools/call", call, id=1)
         await happens(tmp_path, "started-")
         assert len((await wire.ask("tools/list", id=2))["tools"]) == 4
+        said = await wire.notified("notifications/progress")
+        assert (said["progressToken"], said["progress"], said["message"]) == ("p", 0.5, "at the gate")
         await wire.send("notifications/cancelled", {"requestId": 1})
         await happens(tmp_path, "cancelled-")
         await wire.ask("ping", id=3)
-    said = [message["params"] for message in wire.heard if message.get("method") == "notifications/progress"]
-    assert [(one["progress"], one["message"]) for one in said] == [(0.5, "at the gate")]
 
 
 async def test_a_websocket_that_is_lost_cancels_what_nobody_waits_for_any_more(
@@ -244,6 +253,57 @@ async def test_a_websocket_needs_a_key_the_subprotocol_and_no_web_page_of_others
         async with websocket(central, DEVELOPER, subprotocols=None):
             pass
     assert refusal.value.response.status_code == 403
+
+
+async def test_a_websocket_ends_when_its_key_is_revoked(central: RuntimeProcess) -> None:
+    admin = {"authorization": f"Bearer {ADMIN}"}
+    answer = await asyncio.to_thread(
+        httpx.post,
+        f"{central.base_url}/v1/keys",
+        json={"principal": "temp", "role": "developer"},
+        headers=admin,
+        timeout=60,
+        trust_env=False,
+    )
+    made = answer.json()
+    async with websocket(central, made["key"]) as connection:
+        wire = Wire(connection)
+        await wire.greet()
+        await wire.ask("tools/list", id=1)
+        url = f"{central.base_url}/v1/keys/{made['id']}"
+        answer = await asyncio.to_thread(httpx.delete, url, headers=admin, timeout=60, trust_env=False)
+        assert answer.status_code < 300, answer.text
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(connection.recv(), PATIENCE)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "UNAUTHENTICATED")
+
+
+async def test_every_request_on_a_websocket_counts(central: RuntimeProcess) -> None:
+    async with websocket(central, BUSY) as connection:
+        wire = Wire(connection)
+        await wire.greet()
+        for number in (1, 2):  # the handshake was the first of the three that are allowed
+            await wire.ask("tools/list", id=number)
+        await wire.send("tools/list", id=3)
+        error = (await wire.answer(3))["error"]
+    assert (error["code"], error["data"]["code"]) == (-32006, "RATE_LIMITED")
+    assert error["data"]["retryAfterSeconds"] >= 1
+
+
+async def test_a_websocket_takes_no_more_requests_than_it_may_have_and_others_after_that(
+    central: RuntimeProcess, tmp_path: Path
+) -> None:
+    async with websocket(central, DEVELOPER) as connection:
+        wire = Wire(connection)
+        await wire.greet()
+        call = {"name": "gated", "arguments": {"folder": str(tmp_path)}}
+        for number in range(257):
+            await wire.send("tools/call", call, id=number)
+        assert (await wire.answer(256))["error"]["data"]["code"] == "TOO_MANY_CALLS"
+        (tmp_path / "open").touch()
+        await wire.answer(0)
+        await wire.ask("tools/list", id=300)
 
 
 async def test_a_websocket_ends_when_the_pod_stops(redis_binary: Path, tmp_path: Path) -> None:
