@@ -15,11 +15,12 @@ from kubeagents_api.access import AccessSettings, Principal, Role
 from kubeagents_api.model import LocalRef
 from kubeagents_api.runtime_config import AgentConfig
 from tests.integration.runtime.conftest import System
-from tests.support.eventually import eventually_async
+from tests.support.eventually import eventually, eventually_async
 from tests.support.redis_server import RedisServer, binaries
 from tests.support.runtime_process import RuntimeProcess
 
 HANDLERS = Path(__file__).parent / "handlers"
+START_SECONDS = 120.0
 DEVELOPER, VIEWER = "the-key-of-a-developer", "the-key-of-a-viewer"
 _KEYS: dict[Role, str] = {"admin": "the-key-of-the-admin", "developer": DEVELOPER, "viewer": VIEWER}
 
@@ -44,12 +45,12 @@ class Stage:
         self.agents = [self._agent("worker"), self._agent("clerk", concurrency=1)]
         self._spare = self._central()
         for process in (self.hub, self.guarded, *self.agents):
-            process.ready()
+            _wait(process)
 
     def fresh(self) -> RuntimeProcess:
         """A replica that the test may end. The next one starts meanwhile."""
         taken, self._spare = self._spare, self._central()
-        return taken.ready()
+        return _wait(taken)
 
     async def task(self, task: str) -> dict[str, Any]:
         """A task as the HTTP API shows it, whatever the protocol under test. Raises AssertionError without one."""
@@ -74,6 +75,18 @@ class Stage:
         return process
 
 
+def _wait(process: RuntimeProcess) -> RuntimeProcess:
+    """Until it is ready. All protocols are imported by several processes at once."""
+
+    def ready() -> bool:
+        if (code := process.running.poll()) is not None:
+            raise RuntimeError(f"{process.instance} has ended with {code}: {process.lines}")
+        return process.get("/readyz").status_code == 200
+
+    eventually(ready, what=f"{process.instance} is ready", timeout=START_SECONDS)
+    return process
+
+
 class Place:
     """The folder where a test and its tasks meet."""
 
@@ -88,15 +101,15 @@ class Place:
         """Let the tasks go on."""
         (self.folder / "open").touch()
 
-    async def started(self, count: int = 1) -> None:
-        """Wait until so many tasks run."""
+    async def started(self, count: int = 1) -> str:
+        """Wait until so many tasks run; the id of one of them."""
 
-        async def enough() -> bool:
-            found = await asyncio.to_thread(lambda: len(list(self.folder.glob("started-*"))))
-            assert found >= count, f"{found} have started"
-            return True
+        async def enough() -> str:
+            found = await asyncio.to_thread(lambda: [path.name for path in self.folder.glob("started-*")])
+            assert len(found) >= count, f"{found} have started"
+            return found[0].removeprefix("started-")
 
-        await eventually_async(enough, what=f"{count} tasks run")
+        return await eventually_async(enough, what=f"{count} tasks run")
 
     async def stopped(self) -> str:
         """Why a task was stopped, once it is."""

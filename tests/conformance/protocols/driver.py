@@ -65,7 +65,7 @@ class Said:
     offset: str
     """Where it is in the stream; empty where the wire has no such thing."""
     kind: str
-    """`progress`, `partial`, or `end`, whose data is the state."""
+    """`task` (its id), `progress`, `partial`, or `end` (the state)."""
     data: Any = None
 
 
@@ -84,13 +84,24 @@ class Client(ABC):
     async def result(self, task: str, *, seconds: float = 30) -> Outcome:
         """Wait until the task is final, the time is over, or the server drains."""
 
+    async def run(self, errand: Errand) -> Outcome:
+        """Queue a task and wait for it."""
+        return await self.result(await self.submit(errand), seconds=80)
+
+    async def listen(self, errand: Errand) -> AsyncIterator[Said]:
+        """Queue a task and hear what it says. The first thing said is `task`, with its id."""
+        task = await self.submit(errand)
+        yield Said("", "task", task)
+        async for said in self.stream(task):
+            yield said
+
     @abstractmethod
     async def cancel(self, task: str, *, reason: str) -> None:
         """Cancel a task."""
 
-    @abstractmethod
     def stream(self, task: str, *, after: str = "") -> AsyncIterator[Said]:
         """What the task says, from the offset on. A stream that is whole closes with `end`."""
+        raise NotImplementedError
 
     @abstractmethod
     async def malformed(self) -> Mapping[str, str]:
@@ -111,6 +122,9 @@ class Driver(ABC):
     """How each feature is done on this wire. Those are tested."""
     lacks: ClassVar[Mapping[Feature, str]] = {}
     """Why the others do not exist on it."""
+
+    not_allowed: ClassVar[str] = "FORBIDDEN"
+    """What a caller is told who may not submit."""
 
     @abstractmethod
     def connect(self, port: int, *, key: str | None = None) -> AbstractAsyncContextManager[Client]:
