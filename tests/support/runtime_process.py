@@ -17,7 +17,7 @@ from kubeagents_api.labels import CONFIG_ENV, INSTANCE_ENV, TERMINATION_LOG_ENV
 from kubeagents_api.runtime_config import AgentConfig, CentralAgentConfig, render
 from tests.support.eventually import eventually
 
-READY_SECONDS = 20.0
+READY_SECONDS = 120.0
 EXIT_SECONDS = 30.0
 
 
