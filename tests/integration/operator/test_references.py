@@ -2,6 +2,7 @@
 """Secrets and ConfigMaps that pods take values from: what is missing is named, what arrives is noticed, what changes
 replaces the pods, and nothing else does."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -216,9 +217,7 @@ def test_the_secrets_with_certificates_are_named_when_missing_and_never_replace_
         ("clients-ca", "spec.tls.clientCa.secretRef.name", {"ca.crt": "one"}),
     )
     for name, sentence, content in steps:
-        eventually(
-            lambda name=name, sentence=sentence: _named(cluster, namespace, name, sentence), what=f"{name} is missed"
-        )
+        eventually(partial(_named, cluster, namespace, name, sentence), what=f"{name} is missed")
         cluster.apply(namespace, secret(name, content))
     eventually(lambda: deployed(cluster, namespace, "front-central"), what="a Deployment")
     status = cluster.get(namespace, "centralagent", "front")["status"]
