@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.cli.errors import CliError
-from agent_runtime.cli.options import KEY_ENV
 
 if TYPE_CHECKING:
     import httpx
@@ -30,7 +29,6 @@ _SILENCE_SECONDS = 60.0
 """A stream says something every 15 s, if only that there is nothing new."""
 _PAGE = 1000
 _KEY_HEADER = "x-api-key"
-_KEY_ADVICE = f"\nPut the key into {KEY_ENV}, or into a file for --key-file"
 _FINAL = frozenset({"succeeded", "failed", "cancelled", "expired", "dead"})
 
 
@@ -286,7 +284,8 @@ class Api:
         except ValueError:
             body = None
         if isinstance(body, dict) and isinstance(body.get("error"), str):
-            return str(body["error"]) + (_KEY_ADVICE if body.get("code") == "UNAUTHENTICATED" else "")
+            advice = self.server.key_advice if body.get("code") == "UNAUTHENTICATED" else ""
+            return str(body["error"]) + (advice and f"\n{advice}")
         if isinstance(body, dict) and body.get("kind") == "Status":
             text = f"the Kubernetes API server answered {response.status_code}: {body.get('message') or 'no message'}"
             return f"{text}\n{self.server.advice}" if response.status_code in (403, 404, 503) else text

@@ -4,6 +4,7 @@
 The Kubernetes client is used for what only it can do, reading a kubeconfig with all its kinds of credentials.
 """
 
+import base64
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,25 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent_runtime.cli.errors import CliError
+from agent_runtime.cli.options import KEY_ENV, program_name
+from kubeagents_api.labels import ADMIN_KEY, admin_secret
 
 if TYPE_CHECKING:
     import httpx
 
 _API = "/apis/kubeagents.dev/v1alpha1"
 _SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class CentralAgent:
+    """What its manifest says."""
+
+    name: str
+    url: str
+    """Of the HTTP API, through the API server's service proxy."""
+    names_callers: bool
+    """Whether it says who may use it (`spec.access`). Otherwise the operator makes a key for it."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +44,41 @@ class Cluster:
     connection: dict[str, Any] = field(repr=False)
     """Arguments for an HTTP client: TLS and credentials."""
 
-    def central_agents(self, namespace: str) -> dict[str, str]:
-        """The CentralAgents in a namespace: name to URL of the HTTP API, through the API server's service proxy.
-
-        Raises CliError.
-        """
+    def central_agents(self, namespace: str) -> list[CentralAgent]:
+        """The CentralAgents of a namespace, by name. Raises CliError."""
         listed = self.get(f"{_API}/namespaces/{quote(namespace, safe='')}/centralagents")
         services = f"{self.host}/api/v1/namespaces/{namespace}/services"
-        found = {
-            item["metadata"]["name"]: "https" if item.get("spec", {}).get("tls") else "http" for item in listed["items"]
-        }
-        return {name: f"{services}/{found[name]}:{name}-central:http/proxy" for name in sorted(found)}
+        found = []
+        for item in listed["items"]:
+            name, spec = item["metadata"]["name"], item["spec"]
+            url = f"{services}/{'https' if spec.get('tls') else 'http'}:{name}-central:http/proxy"
+            found.append(CentralAgent(name, url, names_callers="access" in spec))
+        return sorted(found, key=lambda central: central.name)
+
+    def admin_key(self, namespace: str, central: str) -> str | None:
+        """The key that the operator has made for a CentralAgent; None if it has not. Raises CliError."""
+        name = admin_secret(central)
+        response = self._request(f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{name}")
+        if response.status_code == 404:
+            return None
+        if not response.is_success:
+            raise CliError(
+                f'CentralAgent "{central}" asks for a key, and Secret "{name}" in namespace "{namespace}", which has '
+                f'one, cannot be read: the cluster of the context "{self.context}" answered {refusal(response)}\n'
+                f"With a key of your own ({KEY_ENV} or --key-file) nobody needs it. Who may read the Secret makes keys "
+                f"for others: {program_name()} keys create NAME --role developer"
+            )
+        try:
+            return base64.b64decode(response.json()["data"][ADMIN_KEY]).decode().strip()
+        except (ValueError, KeyError, TypeError):
+            raise CliError(
+                f'Secret "{name}" in namespace "{namespace}" has no entry "{ADMIN_KEY}" with a key: delete the Secret, '
+                "the operator makes another one at once"
+            ) from None
 
     def get(self, path: str) -> dict[str, Any]:
         """A JSON document of the API server. Raises CliError."""
-        import httpx
-
-        try:
-            with httpx.Client(base_url=self.host, timeout=_SECONDS, **self.connection) as client:
-                response = client.get(path)
-        except httpx.HTTPError as error:
-            raise CliError(self.unreachable(error)) from error
+        response = self._request(path)
         if response.is_success:
             document: dict[str, Any] = response.json()
             return document
@@ -60,6 +88,15 @@ class Cluster:
                 "choose another --context, or say --server URL"
             )
         raise CliError(f'the cluster of the context "{self.context}" answered {refusal(response)}')
+
+    def _request(self, path: str) -> "httpx.Response":
+        import httpx
+
+        try:
+            with httpx.Client(base_url=self.host, timeout=_SECONDS, **self.connection) as client:
+                return client.get(path)
+        except httpx.HTTPError as error:
+            raise CliError(self.unreachable(error)) from error
 
     def unreachable(self, error: Exception) -> str:
         """What to tell a user when the API server does not answer."""

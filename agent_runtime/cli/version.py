@@ -28,7 +28,7 @@ def version(
         from agent_runtime.cli.server import find_server
 
         try:
-            where = find_server(target)
+            where = find_server(target, needs_key=False)
             with Api(where) as api:
                 found |= {"server": api.version(), "url": where.url, "from": where.source}
         except CliError as error:

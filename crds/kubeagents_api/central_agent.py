@@ -37,8 +37,9 @@ class CentralAgentSpec(PodSettings):
     """The protocols that the pods serve. HTTP (with SSE), WebSocket, MCP and A2A share the Service's port; gRPC is on
     port 9090 and ZeroMQ, which needs the extra `zeromq` in the image, on port 5555."""
     access: AccessSettings | None = None
-    """Who may use the CentralAgent, and for what. If unset, whoever reaches its port may do everything.
-    `kubeagents dev` asks nobody: it listens on the loopback address only."""
+    """Who may use the CentralAgent, and for what. If unset, there is one principal, `admin`, who may do everything, and
+    the operator makes its API key: entry `key` of the Secret `<name>-central-admin`. `kubeagents dev` asks nobody for a
+    key: it listens on the loopback address only."""
     tls: TlsSettings | None = None
     """TLS of all its ports. Without it they are not encrypted. `kubeagents dev` never encrypts."""
     lease_duration_seconds: int = Field(default=15, ge=3, le=300)

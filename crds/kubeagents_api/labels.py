@@ -68,6 +68,9 @@ TERMINATION_LOG_ENV = "KUBEAGENTS_TERMINATION_LOG"
 """Environment variable of a runtime process: where a fatal start-up error is written as JSON for the operator."""
 RESERVED_ENV_PREFIX = "KUBEAGENTS_"
 
+ADMIN_KEY = "key"
+"""Entry of the Secret `admin_secret`."""
+
 HTTP_PORT = 8080
 """The port every runtime pod listens on: health and metrics; on a CentralAgent also its HTTP API."""
 GRPC_PORT = 9090
@@ -75,3 +78,8 @@ GRPC_PORT = 9090
 ZEROMQ_PORT = 5555
 """The port for ZeroMQ, where it is served."""
 REDIS_PORT = 6379
+
+
+def admin_secret(central_agent: str) -> str:
+    """Name of the Secret with the key of `admin`, which the operator makes for a CentralAgent without `spec.access`."""
+    return f"{central_agent}-central-admin"

@@ -6,6 +6,7 @@ mounts as a file; the dev command writes a file. No secret is in it: the Redis U
 names it gives.
 """
 
+import ipaddress
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +14,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from kubeagents_api.access import AccessSettings
+from kubeagents_api.access import AccessSettings, Principal
 from kubeagents_api.agent import AgentSpec, BatchSettings
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.endpoints import OWN_PORTS, Endpoint
 from kubeagents_api.errors import RuntimeConfigError
-from kubeagents_api.labels import HTTP_PORT
+from kubeagents_api.labels import HTTP_PORT, admin_secret
 from kubeagents_api.limits import QueueLimits
-from kubeagents_api.model import ApiModel
+from kubeagents_api.model import ApiModel, LocalRef
 from kubeagents_api.schedule import Schedule
 from kubeagents_api.task_queue import RetryPolicy, TaskQueueSpec
 from kubeagents_api.tls import ClientAuth, TlsSettings
@@ -65,7 +66,7 @@ class ServingConfig(ApiModel):
     endpoints: dict[Endpoint, int] = Field(default_factory=dict)
     """The protocols it serves, each with its own port; 0 for those that ride on HTTP, or to choose a free one."""
     access: AccessSettings | None = None
-    """Who may use them; None: whoever reaches the port."""
+    """Who may use them; None: whoever reaches the port, which must be on a loopback address then."""
     keys_path: str | None = None
     """Folder with the keys of the principals: `<principal>/<entry>`."""
     issuer_ca: dict[str, str] = Field(default_factory=dict)
@@ -202,8 +203,8 @@ def central_agent_config(
         leader=LeaderConfig(
             type=leader, lease_name=lease_name(name), lease_duration_seconds=spec.lease_duration_seconds
         ),
-        access=spec.access if keys_path is not None else None,
-        keys_path=keys_path if spec.access is not None else None,
+        access=(spec.access or _admin_only(name)) if keys_path is not None else None,
+        keys_path=keys_path,
         issuer_ca=_issuer_ca(spec.access, tls_path) if tls_path is not None and keys_path is not None else {},
         tls=_tls(spec.tls, tls_path) if spec.tls is not None and tls_path is not None else None,
         agent_timeout_seconds=spec.agent_timeout_seconds,
@@ -233,6 +234,13 @@ def lease_name(central_agent: str) -> str:
     return f"{central_agent}-leader"
 
 
+def _admin_only(central_agent: str) -> AccessSettings:
+    """Who may use a CentralAgent whose manifest does not say it: whoever may read that Secret."""
+    return AccessSettings(
+        principals=[Principal(name="admin", role="admin", keys_from=LocalRef(name=admin_secret(central_agent)))]
+    )
+
+
 def render(config: AgentConfig | CentralAgentConfig) -> str:
     """The configuration as JSON text: sorted and indented, so that equal configurations have equal hashes."""
     return json.dumps(config.to_wire(), indent=2, sort_keys=True) + "\n"
@@ -241,17 +249,35 @@ def render(config: AgentConfig | CentralAgentConfig) -> str:
 def load(path: Path) -> AgentConfig | CentralAgentConfig:
     """Read a configuration back.
 
-    Raises RuntimeConfigError, with the offending fields, if the file is missing or does not fit.
+    Raises RuntimeConfigError, with the offending fields, if the file is missing or does not fit, or if it would let
+    everybody in.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RuntimeConfigError(f"cannot read the runtime configuration {path}: {error}") from error
     try:
-        return _ADAPTER.validate_json(text)
+        config = _ADAPTER.validate_json(text)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise RuntimeConfigError(
             f"the runtime configuration {path} does not fit this runtime ({faults}): "
             "use an image of the same version as the operator"
         ) from error
+    _check_closed(config)
+    return config
+
+
+def _check_closed(config: AgentConfig | CentralAgentConfig) -> None:
+    """Raises RuntimeConfigError if nobody would be asked for a key at an address that others reach."""
+    if not config.endpoints or (config.access is not None and config.keys_path is not None):
+        return
+    try:
+        loopback = ipaddress.ip_address(config.host).is_loopback
+    except ValueError:
+        loopback = config.host == "localhost"
+    if not loopback:
+        raise RuntimeConfigError(
+            f"the configuration says nothing of keys, so whoever reaches {config.host} could do everything, which is "
+            "for loopback addresses only: use an operator of the same version as this image"
+        )

@@ -14,7 +14,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -33,7 +33,7 @@ from kubeagents_operator.desired.runtime import Defaults
 from kubeagents_operator.events import Recorder
 from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.metrics import ApiMetrics, EventMetrics, LiveFigures, QueueMetrics, SampleMetrics
-from kubeagents_operator.observed import Custom, secret_value
+from kubeagents_operator.observed import secret_value
 from kubeagents_operator.quotas import Quotas
 from kubeagents_operator.reconcile.agent import AgentReconcile
 from kubeagents_operator.reconcile.base import Tools
@@ -132,12 +132,10 @@ class Operator:
             quotas=Quotas(settings.quotas, self._cache, changed=self._queue.add),
             namespaces=frozenset(settings.watch_namespaces),
         )
-        self._task_queues = TaskQueueReconcile(self._tools)
-        self._agents = AgentReconcile(self._tools)
-        self._reconciles: dict[str, Callable[[Custom], Awaitable[float | None]]] = {
-            "Agent": self._agents,
+        self._reconciles: dict[str, AgentReconcile | CentralAgentReconcile | TaskQueueReconcile] = {
+            "Agent": AgentReconcile(self._tools),
             "CentralAgent": CentralAgentReconcile(self._tools),
-            "TaskQueue": self._task_queues,
+            "TaskQueue": TaskQueueReconcile(self._tools),
         }
         self._export()
 
@@ -238,10 +236,7 @@ class Operator:
         self._tools.writer.forget(key)
         self._tools.quotas.forget(key)
         self._tools.queue_specs.forget(key)
-        if key.kind == "TaskQueue":
-            self._task_queues.forget(key)
-        elif key.kind == "Agent":
-            self._agents.forget(key)
+        self._reconciles[key.kind].forget(key)
 
     def _sampled(self, key: Key, agents: frozenset[str] | None) -> None:
         """A sample says something new about a queue, and about these Agents (None: all)."""

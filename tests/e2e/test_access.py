@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""API keys of Secrets and of `POST /v1/keys`, through the Service of two pods."""
+"""API keys: the operator's, those of Secrets and of `POST /v1/keys`, through the Service of two pods."""
 
 from typing import Any
 
@@ -53,4 +53,28 @@ def test_keys_open_the_door_on_every_pod_and_change_without_a_restart(cluster: C
             return (new, old) == ({201}, {401})
 
         eventually(changed, what="the kubelet has brought the change to both pods", timeout=KUBELET_SECONDS, every=2)
+    assert set(cluster.ready_pods(namespace, PODS)) == pods, "no pod was replaced"
+
+
+def test_whoever_may_read_the_secret_that_the_operator_made_gets_in_and_nobody_else(
+    cluster: Cluster, namespace: str
+) -> None:
+    workload.deploy(cluster, namespace, workload.queue(), workload.central_agent(replicas=2))
+    pods = set(cluster.ready_pods(namespace, PODS))
+    first = cluster.admin_key(namespace, "front")
+    assert first is not None
+    with cluster.central_agent(namespace, "front") as http:
+        del http.headers["x-api-key"]
+        assert {submit(http, None).status_code for _ in range(20)} == {401}
+        assert {submit(http, first).status_code for _ in range(20)} == {201}
+
+        cluster.kubectl("-n", namespace, "delete", "secret", "front-central-admin")
+        second = eventually(lambda: cluster.admin_key(namespace, "front"), what="another key")
+        assert second != first
+
+        def changed() -> bool:
+            new, old = ({submit(http, key).status_code for _ in range(10)} for key in (second, first))
+            return (new, old) == ({201}, {401})
+
+        eventually(changed, what="the kubelet has brought it to both pods", timeout=KUBELET_SECONDS, every=2)
     assert set(cluster.ready_pods(namespace, PODS)) == pods, "no pod was replaced"

@@ -71,14 +71,16 @@ def test_agents_work_on_while_the_operator_is_down_and_it_catches_up(running: Wo
 
 def test_tasks_reach_the_central_agent_by_the_dns_name_of_its_service(running: Workload) -> None:
     program = (
-        "import json, urllib.request as u\n"
+        "import json, os, urllib.request as u\n"
+        "key = {'authorization': 'Bearer ' + os.environ['KEY']}\n"
         "r = u.Request('http://front-central/v1/tasks', json.dumps({'payload': {'n': 12}}).encode(), "
-        "{'content-type': 'application/json'})\n"
+        "{'content-type': 'application/json', **key})\n"
         "t = json.load(u.urlopen(r))\n"
         "url = f\"http://front-central/v1/queues/{t['queue']}/tasks/{t['id']}/result?timeoutSeconds=30\"\n"
-        "print(json.load(u.urlopen(url))['result']['square'])\n"
+        "print(json.load(u.urlopen(u.Request(url, headers=key)))['result']['square'])\n"
     )
-    running.cluster.run_python(running.namespace, "client", program)
+    key = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "front-central-admin", "key": "key"}}}
+    running.cluster.run_python(running.namespace, "client", program, env=[key])
     eventually(
         lambda: running.cluster.kubectl("-n", running.namespace, "logs", "client").strip() == "144",
         what="the client pod printed 12 squared",

@@ -6,7 +6,7 @@ import json
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
+from kubeagents_api.labels import ADMIN_KEY, admin_secret
 from tests.cluster import chart
 from tests.cluster.handle import ClusterHandle
 from tests.support.eventually import eventually
@@ -113,13 +114,16 @@ class Cluster:
         found: Object = json.loads(self.kubectl("get", "--raw", path))
         return found
 
-    def run_python(self, namespace: str, name: str, program: str, *, privileged: bool = False) -> None:
+    def run_python(
+        self, namespace: str, name: str, program: str, *, privileged: bool = False, env: Sequence[Object] = ()
+    ) -> None:
         """Run a program once, in a pod of the runtime image. Privileged ones see every process of the node."""
         container: Object = {
             "name": "python",
             "image": self.images["runtime"],
             "imagePullPolicy": "IfNotPresent",
             "command": ["python", "-c", program],
+            "env": list(env),
         }
         spec: Object = {"restartPolicy": "Never", "containers": [container], "terminationGracePeriodSeconds": 1}
         if privileged:
@@ -177,9 +181,19 @@ class Cluster:
 
     @contextmanager
     def central_agent(self, namespace: str, name: str) -> Iterator[httpx.Client]:
-        """The HTTP API of a CentralAgent, through its Service, by way of the API server's proxy."""
+        """The HTTP API of a CentralAgent, through its Service, by way of the API server's proxy.
+
+        With the key that the operator has made, if it has.
+        """
         with self.api(f"/api/v1/namespaces/{namespace}/services/http:{name}-central:http/proxy") as client:
+            if (key := self.admin_key(namespace, name)) is not None:
+                client.headers["x-api-key"] = key
             yield client
+
+    def admin_key(self, namespace: str, name: str) -> str | None:
+        """The key that the operator has made for a CentralAgent."""
+        found = self.kubectl("-n", namespace, "get", "secret", admin_secret(name), "--ignore-not-found", "-o", "json")
+        return base64.b64decode(json.loads(found)["data"][ADMIN_KEY]).decode() if found else None
 
 
 def _inline(section: dict[str, str], name: str) -> bytes:

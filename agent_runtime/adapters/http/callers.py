@@ -40,7 +40,9 @@ def guarded() -> GuardedCore:
     core = _core.get()
     if not isinstance(core, GuardedCore):
         raise RefusedError(
-            409, "ACCESS_OPEN", "this CentralAgent asks nobody for a key: set spec.access in its manifest first"
+            409,
+            "ACCESS_OPEN",
+            "nobody is asked for a key here, as in `kubeagents dev`: there are none, and no audit log",
         )
     return core
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The children of a CentralAgent."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kubeagents_api import runtime_config
 from kubeagents_api.access import key_secrets
 from kubeagents_api.central_agent import CentralAgentSpec
+from kubeagents_api.labels import ADMIN_KEY, admin_secret
 from kubeagents_api.task_queue import TaskQueueSpec
 from kubeagents_api.tls import tls_secrets
 from kubeagents_operator.desired import names, runtime
@@ -30,6 +32,8 @@ class CentralAgentInputs:
     env_digest: str = ""
     restarted_at: str = ""
     """The annotation by which people ask for a restart."""
+    admin_key: str | None = field(default=None, repr=False)
+    """Made once, read back from the Secret afterwards; None where `spec.access` says whose keys there are."""
 
 
 def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
@@ -56,7 +60,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
         api_token=True,
         config_in_template=False,
         ports=ports,
-        keys=key_secrets(spec.access),
+        keys=key_secrets(config.access),
         tls_files=tls_secrets(spec.access, spec.tls),
         https=spec.tls is not None,
         env_digest=inputs.env_digest,
@@ -64,6 +68,7 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
     )
     return [
         *runtime.queue_urls(owner, pods.name, inputs.urls),
+        *([_admin_secret(owner, inputs.admin_key)] if inputs.admin_key is not None else []),
         runtime.service_account(owner, pods.name),
         _role(owner, pods.name),
         _role_binding(owner, pods.name),
@@ -79,6 +84,12 @@ def children(inputs: CentralAgentInputs, defaults: Defaults) -> list[Manifest]:
 def lease(owner: Owner) -> Manifest:
     """The Lease that the pods compete for. Its spec belongs to whoever leads and is not touched."""
     return manifest(owner, "coordination.k8s.io/v1", "Lease", runtime_config.lease_name(owner.key.name))
+
+
+def _admin_secret(owner: Owner, key: str) -> Manifest:
+    """What opens a CentralAgent whose manifest names nobody: whoever may read Secrets of the namespace may use it."""
+    data = {ADMIN_KEY: base64.b64encode(key.encode()).decode()}
+    return manifest(owner, "v1", "Secret", admin_secret(owner.key.name), type="Opaque", data=data)
 
 
 def _role(owner: Owner, name: str) -> Manifest:

@@ -20,7 +20,7 @@ def code(name: str, digest: str) -> str:
 
 
 def central_agent(name: str) -> str:
-    """All children of a CentralAgent, its Lease excepted (`runtime_config.lease_name`)."""
+    """All children of a CentralAgent, except its Lease (`lease_name`) and its admin's key (`admin_secret`)."""
     return f"{name}-central"
 
 

@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reconcile of a CentralAgent."""
 
+from dataclasses import replace
+
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.errors import InvalidManifestError
-from kubeagents_api.labels import RESTARTED_AT, STEP_DOWN, STEP_DOWN_ASKED
+from kubeagents_api.labels import ADMIN_KEY, RESTARTED_AT, STEP_DOWN, STEP_DOWN_ASKED, admin_secret
 from kubeagents_api.runtime_config import lease_name
 from kubeagents_operator import dependencies
 from kubeagents_operator.desired import central_agent, names
 from kubeagents_operator.desired.metadata import Owner
 from kubeagents_operator.desired.pods import template_hash
-from kubeagents_operator.keys import Name
+from kubeagents_operator.keys import Key, Name
 from kubeagents_operator.observed import Custom, Lease
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, pods_state, write_invalid
 from kubeagents_operator.reconcile.grants import ForeignUrls
+from kubeagents_operator.reconcile.made_up import MadeUp
 from kubeagents_operator.reconcile.queues import Queue, foreign_urls, look_up
 from kubeagents_operator.status.central_agent import CentralAgentState, report
 from kubeagents_operator.status.conditions import Previous, Verdict, earliest
 from kubeagents_operator.status.workload import judge_queues
 from kubeagents_operator.watched import LEASE
+
+_API_KEY = r"\s*[!-~]{16,}\s*"
+"""What the pods take for one; they leave out white space around it."""
 
 
 class CentralAgentReconcile:
@@ -26,6 +32,7 @@ class CentralAgentReconcile:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._urls = ForeignUrls(tools)
+        self._admin_keys = MadeUp(tools.cluster, tools.cache, entry=ADMIN_KEY, form=_API_KEY)
 
     async def __call__(self, custom: Custom) -> float | None:
         """One pass. Raises ApiUnavailableError."""
@@ -43,6 +50,7 @@ class CentralAgentReconcile:
         inputs = _inputs(tools, custom, spec, queues, await foreign_urls(self._urls, queues))
         template, refused = None, None
         if isinstance(inputs, central_agent.CentralAgentInputs):
+            inputs = replace(inputs, admin_key=await self._admin_key(key, spec))
             manifests = central_agent.children(inputs, tools.defaults)
             template = template_hash(manifests[-1])
             refused = await bring(tools, custom, manifests)
@@ -68,6 +76,18 @@ class CentralAgentReconcile:
         )
         again = await tools.writer.write(custom, made, now=tools.now())
         return earliest(again, REFUSED_RETRY) if refused is not None else again
+
+    def forget(self, key: Key) -> None:
+        """The CentralAgent is gone."""
+        self._admin_keys.forget(Name(key.namespace, admin_secret(key.name)))
+
+    async def _admin_key(self, key: Key, spec: CentralAgentSpec) -> str | None:
+        """The key that opens it, if its manifest does not say whose keys do."""
+        name = Name(key.namespace, admin_secret(key.name))
+        if spec.access is None:
+            return await self._admin_keys.value(name)
+        self._admin_keys.forget(name)
+        return None
 
     async def _step_down(self, custom: Custom, lease: Lease | None) -> str | None:
         """Pass on the wish for another leader; which wish has been dealt with, if any.

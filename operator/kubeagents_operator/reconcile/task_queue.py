@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reconcile of a TaskQueue."""
 
-import re
-import secrets
-
 from agent_runtime.queue.gates import shut_by_spec
 from agent_runtime.queue.timetable import Timetable
 from kubeagents_api.conditions import Reason
@@ -15,28 +12,29 @@ from kubeagents_operator.desired import names, task_queue
 from kubeagents_operator.desired.metadata import Manifest, Owner
 from kubeagents_operator.desired.pods import template_hash
 from kubeagents_operator.keys import Key, Name
-from kubeagents_operator.observed import Body, Custom, secret_value, version
+from kubeagents_operator.observed import Custom
 from kubeagents_operator.reconcile.base import REFUSED_RETRY, Tools, bring, parse, write_invalid
+from kubeagents_operator.reconcile.made_up import MadeUp
 from kubeagents_operator.reconcile.queues import has_central_agent, secret_of, takers, thresholds
 from kubeagents_operator.replays import Replayed
 from kubeagents_operator.sampler import Sample, Target
 from kubeagents_operator.status.conditions import Previous, Verdict, earliest, stalled
 from kubeagents_operator.status.task_queue import ManagedState, TaskQueueState, overdue_sample, report
-from kubeagents_operator.watched import SECRET
 
-_PASSWORD = re.compile(r"[A-Za-z0-9_-]+")
+_URL_SAFE = r"[A-Za-z0-9_-]+"
+"""What can stand in redis.conf and in a URL."""
 
 
 class TaskQueueReconcile:
     """Reconciles TaskQueues.
 
-    Remembers passwords that it has read, by the version of the Secret they are in, and what is wrong with schedules, by
-    generation: to find out that one is never due, it looks at the days of fifty years.
+    Remembers what is wrong with schedules, by generation: to find out that one is never due, it looks at the days of
+    fifty years.
     """
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._passwords: dict[Name, tuple[int, str]] = {}
+        self._passwords = MadeUp(tools.cluster, tools.cache, entry=task_queue.PASSWORD_KEY, form=_URL_SAFE)
         self._faults: dict[Key, tuple[tuple[str, int], str | None]] = {}
 
     async def __call__(self, custom: Custom) -> float | None:
@@ -89,7 +87,7 @@ class TaskQueueReconcile:
     def forget(self, key: Key) -> None:
         """The TaskQueue is gone."""
         self._tools.sampler.replays.forget(key)
-        self._passwords.pop(Name(key.namespace, names.redis(key.name)), None)
+        self._passwords.forget(Name(key.namespace, names.redis(key.name)))
         self._faults.pop(key, None)
 
     def _fault(self, custom: Custom, spec: TaskQueueSpec) -> str | None:
@@ -139,22 +137,8 @@ class TaskQueueReconcile:
 
     async def _manifests(self, custom: Custom, redis: ManagedRedis) -> list[Manifest]:
         owner = Owner(custom.key, custom.uid)
-        password = await self._password(custom)
+        password = await self._passwords.value(Name(custom.key.namespace, names.redis(custom.key.name)))
         return task_queue.children(task_queue.ManagedInputs(owner, redis, password), self._tools.defaults)
-
-    async def _password(self, custom: Custom) -> str:
-        """The password in the Secret; a new one if there is none."""
-        name = Name(custom.key.namespace, names.redis(custom.key.name))
-        digest = self._tools.cache.digest("Secret", name)
-        known = self._passwords.get(name)
-        if digest is not None and known is not None and known[0] == digest.version:
-            return known[1]
-        body = await self._tools.cluster.get(SECRET, name.namespace, name.name)
-        password = _password_in(body) if body is not None else None
-        if body is None or password is None:
-            return secrets.token_urlsafe(32)
-        self._passwords[name] = (version(body), password)
-        return password
 
 
 def _fault(spec: TaskQueueSpec) -> str | None:
@@ -166,12 +150,3 @@ def _fault(spec: TaskQueueSpec) -> str | None:
         except InvalidManifestError as error:
             faults.append(str(error))
     return "; ".join(faults) or None
-
-
-def _password_in(body: Body) -> str | None:
-    """The password in the Secret; None if somebody has made it one that cannot stand in redis.conf and in a URL."""
-    try:
-        password = secret_value(body, task_queue.PASSWORD_KEY) or ""
-    except ValueError:
-        return None
-    return password if _PASSWORD.fullmatch(password) else None

@@ -4,6 +4,7 @@
 What only a real one can show (its service proxy, its permissions) is tested on the cluster in tests/e2e.
 """
 
+import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ Run = Callable[..., Finished]
 
 CENTRALS = "/apis/kubeagents.dev/v1alpha1/namespaces/{}/centralagents"
 PROXY = "/api/v1/namespaces/team/services/http:{}-central:http/proxy"
+ADMIN = "/api/v1/namespaces/team/secrets/{}-central-admin"
+UNAUTHENTICATED = (401, {"error": "an API key is needed", "code": "UNAUTHENTICATED"})
 STATS = {
     "queue": "tasks",
     "queued": 1,
@@ -39,14 +42,19 @@ class ApiServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: dict[str, tuple[int, Any]] = {}
         self.tokens: set[str | None] = set()
+        self.asked: list[tuple[str, str | None]] = []
+        """Paths, and the API keys that came with them."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def has_centrals(self, namespace: str, *names: str) -> None:
-        items = [{"metadata": {"name": name}} for name in names]
+    def has_centrals(self, namespace: str, *names: str, **spec: Any) -> None:
+        items = [{"metadata": {"name": name}, "spec": spec} for name in names]
         self.answers[CENTRALS.format(namespace)] = (200, {"items": items})
+
+    def has_key(self, central: str, key: str) -> None:
+        self.answers[ADMIN.format(central)] = (200, {"data": {"key": base64.b64encode(key.encode()).decode()}})
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -54,6 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.tokens.add(self.headers.get("Authorization"))
+        self.server.asked.append((self.path, self.headers.get("x-api-key")))
         missing = {"kind": "Status", "message": f"{self.path} not found"}
         status, answer = self.server.answers.get(self.path, (404, missing))
         body = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
@@ -110,6 +119,59 @@ def test_a_central_agent_with_tls_is_reached_by_https(api: ApiServer, cli: Run) 
     api.answers["/api/v1/namespaces/team/services/https:desk-central:http/proxy/v1/queues"] = (200, [])
     done = cli("get", "queues")
     assert done.code == 0, done.err
+
+
+def test_the_key_that_the_operator_made_is_used_with_the_rights_of_the_kubeconfig(api: ApiServer, cli: Run) -> None:
+    api.has_centrals("team", "desk")
+    api.has_key("desk", "made-by-the-operator\n")
+    queues = f"{PROXY.format('desk')}/v1/queues"
+    api.answers[queues] = (200, [STATS])
+    assert cli("get", "queues").code == 0
+    assert api.asked == [
+        (CENTRALS.format("team"), None),
+        (ADMIN.format("desk"), None),
+        (queues, "made-by-the-operator"),
+    ]
+    api.answers[queues] = UNAUTHENTICATED
+    assert 'that of Secret "desk-central-admin". If it was changed just now' in cli("get", "queues").err
+
+
+def test_a_key_of_ones_own_goes_before_it_and_so_does_what_the_manifest_says(api: ApiServer, cli: Run) -> None:
+    queues = f"{PROXY.format('desk')}/v1/queues"
+    api.has_centrals("team", "desk")
+    api.answers[queues] = (200, [STATS])
+    assert cli("get", "queues", KUBEAGENTS_KEY="my-own-key-of-mine").code == 0
+    assert api.asked[1:] == [(queues, "my-own-key-of-mine")]
+
+    api.has_centrals("team", "desk", access={"principals": []})
+    api.answers[queues] = UNAUTHENTICATED
+    done = cli("get", "queues")
+    assert done.code == 1
+    assert api.asked[3:] == [(queues, None)]
+    assert "an API key is needed\nPut the key into KUBEAGENTS_KEY, or into a file for --key-file" in done.err
+
+
+def test_who_may_not_read_the_key_is_told_what_to_do(api: ApiServer, cli: Run) -> None:
+    api.has_centrals("team", "desk")
+    api.answers[ADMIN.format("desk")] = (403, {"kind": "Status", "message": "u may not get secrets"})
+    done = cli("get", "queues")
+    assert done.code == 1
+    assert 'Secret "desk-central-admin" in namespace "team", which has one, cannot be read' in done.err
+    assert "answered 403: u may not get secrets" in done.err
+    assert "With a key of your own (KUBEAGENTS_KEY or --key-file) nobody needs it" in done.err
+    api.answers[f"{PROXY.format('desk')}/openapi.json"] = (200, {"info": {"version": "9.9"}})
+    assert "9.9" in cli("version").out
+
+    api.answers[ADMIN.format("desk")] = (200, {"data": {"other": "eA=="}})
+    assert 'has no entry "key" with a key: delete the Secret' in cli("get", "queues").err
+
+
+def test_with_a_url_only_the_refusal_says_where_a_key_may_be(api: ApiServer, cli: Run) -> None:
+    api.answers["/v1/queues"] = UNAUTHENTICATED
+    done = cli("get", "queues", "--server", api.url)
+    assert done.code == 1
+    assert "an API key is needed\nPut the key into KUBEAGENTS_KEY, or into a file for --key-file." in done.err
+    assert "  kubectl get secret NAME-central-admin -o jsonpath='{.data.key}' | base64 -d" in done.err
 
 
 def test_of_several_central_agents_one_must_be_chosen(api: ApiServer, cli: Run) -> None:

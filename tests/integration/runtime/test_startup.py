@@ -56,6 +56,14 @@ def test_a_configuration_of_another_version_ends_the_process(system: System, tmp
     assert "colour" in other.termination()["message"]
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "anywhere.example"])
+def test_nobody_is_let_in_unasked_but_on_the_loopback_address(system: System, host: str) -> None:
+    for process in (system.central(host=host), system.agent(host=host, endpoints={"http": 0})):
+        assert process.exit_code() == 78
+        assert process.termination()["reason"] == "RuntimeConfigInvalid"
+        assert f"whoever reaches {host} could do everything" in process.termination()["message"]
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [

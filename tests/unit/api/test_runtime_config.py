@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kubeagents_api import runtime_config
+from kubeagents_api.access import key_secrets
 from kubeagents_api.agent import AgentSpec
 from kubeagents_api.central_agent import CentralAgentSpec
 from kubeagents_api.errors import RuntimeConfigError
@@ -28,7 +29,12 @@ def test_an_agents_configuration_survives_the_way_through_the_file(tmp_path: Pat
 def test_a_central_agents_configuration_has_every_queue_in_order(tmp_path: Path) -> None:
     spec = CentralAgentSpec.model_validate({"queueRefs": [{"name": "b"}, {"name": "a"}], "leaseDurationSeconds": 9})
     config = runtime_config.central_agent_config(
-        name="front", namespace="n", spec=spec, queues={"a": QUEUE, "b": TaskQueueSpec()}, leader="lease"
+        name="front",
+        namespace="n",
+        spec=spec,
+        queues={"a": QUEUE, "b": TaskQueueSpec()},
+        leader="lease",
+        keys_path="/keys",
     )
     assert [(q.name, q.url_env) for q in config.queues] == [
         ("b", "KUBEAGENTS_QUEUE_0_URL"),
@@ -39,6 +45,25 @@ def test_a_central_agents_configuration_has_every_queue_in_order(tmp_path: Path)
     path = tmp_path / "config.json"
     path.write_text(runtime_config.render(config))
     assert runtime_config.load(path) == config
+
+
+@pytest.mark.parametrize("access", [None, {"principals": [{"name": "r", "role": "admin", "keysFrom": {"name": "s"}}]}])
+def test_where_keys_can_be_read_somebody_is_always_asked_for_one(access: object) -> None:
+    spec = CentralAgentSpec.model_validate({"queueRefs": [{"name": "a"}], "access": access})
+
+    def config(keys_path: str | None) -> runtime_config.CentralAgentConfig:
+        return runtime_config.central_agent_config(
+            name="front", namespace="n", spec=spec, queues={"a": QUEUE}, leader="lease", keys_path=keys_path
+        )
+
+    closed = config("/keys")
+    assert closed.access is not None
+    assert closed.keys_path == "/keys"
+    (principal,) = closed.access.principals
+    assert principal.role == "admin"
+    wanted = {"admin": "front-central-admin"} if access is None else {"r": "s"}
+    assert key_secrets(closed.access) == wanted
+    assert (config(None).access, config(None).keys_path) == (None, None)
 
 
 def test_policies_of_the_queue_reach_the_agent() -> None:

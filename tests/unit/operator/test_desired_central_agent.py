@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import base64
 import json
 from typing import Any
 
@@ -8,13 +9,14 @@ from kubeagents_operator.desired.central_agent import CentralAgentInputs, childr
 from tests.unit.operator.objects import DEFAULTS, access, owner
 
 
-def made(*, work: TaskQueueSpec | None = None, **spec: Any) -> dict[str, Any]:
+def made(*, work: TaskQueueSpec | None = None, admin_key: str | None = None, **spec: Any) -> dict[str, Any]:
     """The children by kind."""
     inputs = CentralAgentInputs(
         owner=owner("CentralAgent", "hub"),
         spec=CentralAgentSpec.model_validate({"queueRefs": [{"name": "work"}, {"name": "mail"}], **spec}),
         queues={"work": work or TaskQueueSpec(), "mail": TaskQueueSpec()},
         access=(access(0), access(1, of="mail-redis")),
+        admin_key=admin_key,
     )
     return {manifest["kind"]: manifest for manifest in children(inputs, DEFAULTS)}
 
@@ -115,10 +117,22 @@ def test_keys_are_files_of_their_secrets_and_replace_no_pods() -> None:
     assert [one["name"] for one in config["access"]["principals"]] == ["root", "ci@shop"]
 
 
-def test_without_access_nobody_is_asked_for_a_key() -> None:
-    config = json.loads(made()["ConfigMap"]["data"]["config.json"])
+def test_without_access_there_is_one_admin_whose_key_is_in_a_secret_and_in_nothing_else() -> None:
+    manifests = made(admin_key="a-key-that-was-made-up")
+    secret = manifests.pop("Secret")
+    config = json.loads(manifests["ConfigMap"]["data"]["config.json"])
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
 
-    assert config.keys().isdisjoint({"access", "keysPath"})
+    assert secret["metadata"]["name"] == "hub-central-admin"
+    assert secret["metadata"]["ownerReferences"][0]["name"] == "hub"
+    assert {entry: base64.b64decode(text) for entry, text in secret["data"].items()} == {
+        "key": b"a-key-that-was-made-up"
+    }
+    assert config["keysPath"] == "/etc/kubeagents-keys"
+    (admin,) = config["access"]["principals"]
+    assert admin == {"name": "admin", "role": "admin", "keysFrom": {"name": "hub-central-admin"}}
+    assert {"name": "keys-0", "secret": {"secretName": "hub-central-admin"}} in pod["volumes"]
+    assert manifests == {kind: one for kind, one in made(admin_key="another").items() if kind != "Secret"}
 
 
 def test_certificates_are_files_of_their_secrets_and_the_port_is_encrypted() -> None:
