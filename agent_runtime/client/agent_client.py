@@ -16,7 +16,7 @@ from agent_runtime.client.messages import Inbox, Message
 from agent_runtime.client.pool import Pool
 from agent_runtime.client.remote_queue import RemoteQueue
 from agent_runtime.queue.base import Worker
-from kubeagents_api.task import InstanceInfo, StreamItem, TaskRecord, TaskRequest, TaskState
+from kubeagents_api.task import InstanceInfo, StreamItem, TaskEvent, TaskRecord, TaskRequest, TaskState
 
 MESSAGE_TYPE: Final = "message"
 """Type of the tasks that are messages."""
@@ -153,6 +153,18 @@ class AgentClient:
                 yield item
         finally:
             await items.aclose()
+
+    async def events(self, *, after: str = "$") -> AsyncGenerator[TaskEvent, None]:
+        """What happens in the queue from now on, or from an offset on; empty for all that is kept. Has no end.
+
+        Each event comes once, over as many connections as it takes.
+        """
+        events = self.calls.events(await self._queue_name(), after=after)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
 
     async def cancel(self, task: TaskHandle | str, *, reason: str = "") -> TaskState:
         """End a task that has not ended, and return the state it is in now: `cancelled`, or how it had ended before."""

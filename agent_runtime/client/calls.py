@@ -13,9 +13,10 @@ from agent_runtime.client.faults import UnknownServerError
 from agent_runtime.client.pool import Backoff, Pool, Way
 from agent_runtime.client.transport import Params
 from kubeagents_api.errors import DuplicateTaskError, InvalidTaskError, TaskNotFoundError
-from kubeagents_api.task import InstanceInfo, QueueStats, StreamItem, TaskRecord, TaskRequest, TaskState
+from kubeagents_api.task import InstanceInfo, QueueStats, StreamItem, TaskEvent, TaskRecord, TaskRequest, TaskState
 
 Model = TypeVar("Model", bound=BaseModel)
+Followed = TypeVar("Followed", StreamItem, TaskEvent)
 
 WAIT_SECONDS: Final = 20.0
 """The longest wait in one call."""
@@ -125,15 +126,22 @@ class Calls:
             begun = loop.time()
         return [found[task_id] for task_id in task_ids if task_id in found]
 
-    async def watch(self, queue: str, task_id: str, *, after: str) -> AsyncGenerator[StreamItem, None]:
+    def watch(self, queue: str, task_id: str, *, after: str) -> AsyncGenerator[StreamItem, None]:
         """What a task says, to its end, each item once."""
+        return self._followed(StreamItem, "watch", {"queue": queue, "id": task_id}, after=after)
+
+    def events(self, queue: str, *, after: str) -> AsyncGenerator[TaskEvent, None]:
+        """What happens in a queue, without end, each event once."""
+        return self._followed(TaskEvent, "events", {"queue": queue}, after=after)
+
+    async def _followed(
+        self, model: type[Followed], name: str, params: Params, *, after: str
+    ) -> AsyncGenerator[Followed, None]:
         seen = after
-        stream = self._pool.stream(
-            "watch", lambda: {"queue": queue, "id": task_id, "after": seen}, timeout_seconds=self.timeout_seconds
-        )
+        stream = self._pool.stream(name, lambda: {**params, "after": seen}, timeout_seconds=self.timeout_seconds)
         try:
             async for found in stream:
-                item = read(StreamItem, found)
+                item = read(model, found)
                 seen = item.offset
                 yield item
         finally:

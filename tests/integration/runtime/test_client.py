@@ -2,6 +2,7 @@
 """The Python client against real processes: the same on every wire."""
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,26 @@ async def test_what_a_task_says_is_heard_once_though_the_connection_breaks(
         assert [item.kind for item in heard] == ["progress", "partial", "partial", "progress"]
         assert [item.data for item in heard[1:3]] == [{"part": 1}, "two\nlines"]
         assert [item.data async for item in handle.stream(after=heard[1].offset)] == [heard[2].data, heard[3].data]
+
+
+async def test_the_events_of_a_queue_are_heard_once_though_the_connection_breaks(
+    central: RuntimeProcess, wire: str
+) -> None:
+    async with (
+        TcpProxy(target_port=port_of(central, wire)) as proxy,
+        AgentClient(url(central, wire, port=proxy.port)) as client,
+    ):
+        await client.submit(id="one")
+        heard = []
+        async with aclosing(client.events(after="")) as events:
+            async for event in events:
+                heard.append((event.kind, event.task))
+                if len(heard) == 1:
+                    proxy.cut_all()
+                    await client.submit(id="two")
+                else:
+                    break
+        assert heard == [("submitted", "one"), ("submitted", "two")]
 
 
 async def test_a_task_is_queued_once_though_the_answer_to_its_submission_is_lost(

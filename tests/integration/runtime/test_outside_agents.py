@@ -265,8 +265,8 @@ def test_a_task_whose_lease_is_lost_runs_again_elsewhere(system: System, run: Ru
     agent = run(handler("handlers:gate"), "--server", url(central, wire), "--name", "outside").ready()
     (task,) = submit(central, str(tmp_path))
     eventually(started(tmp_path, task), what="the task runs")
+    system.agent("handlers:gate", instance="inside-1").ready()
     agent.process.send_signal(signal.SIGSTOP)  # a laptop that sleeps
-    system.agent("handlers:gate", instance="inside-1")
     eventually(lambda: any(tmp_path.glob(f"started-{task}-inside-1")), what="it runs elsewhere")
     agent.process.send_signal(signal.SIGCONT)
     eventually(lambda: any(tmp_path.glob(f"cancelled-{task}-outside*")), what="the first one is told")
