@@ -18,6 +18,7 @@ from a2a.utils import errors as a2a
 from a2a.utils.errors import A2AError, ErrorMapping
 from a2a.utils.proto_utils import validate_proto_required_fields
 from google.protobuf.message import Message as ProtoMessage
+from starlette.requests import ClientDisconnect
 
 from agent_runtime.adapters.a2a.addresses import AgentNotFoundError
 from kubeagents_api.errors import (
@@ -141,10 +142,8 @@ def answering(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutin
             return await call(*args, **kwargs)
         except A2AError:
             raise
-        except KubeagentsError as error:
-            raise translated(error) from error
         except Exception as error:
-            raise internal(error) from error
+            raise _known(error) from error
 
     return wrapper
 
@@ -161,14 +160,21 @@ def streaming(call: Callable[P, AsyncGenerator[T, None]]) -> Callable[P, AsyncGe
                 yield item
         except A2AError:
             raise
-        except KubeagentsError as error:
-            raise translated(error) from error
         except Exception as error:
-            raise internal(error) from error
+            raise _known(error) from error
         finally:
             await items.aclose()
 
     return wrapper
+
+
+def _known(error: Exception) -> A2AError:
+    match error:
+        case KubeagentsError():
+            return translated(error)
+        case ClientDisconnect():
+            return UnavailableA2AError("the client has gone", {"code": "CLIENT_GONE"})  # nobody reads it
+    return internal(error)
 
 
 def _check(args: tuple[object, ...]) -> None:

@@ -35,7 +35,7 @@ from agent_runtime.adapters.a2a.updates import follow
 from agent_runtime.adapters.base import Core, Surroundings
 from agent_runtime.cancellation import end
 from agent_runtime.queue.push_store import Claimed, PushStore
-from kubeagents_api.errors import InvalidTaskError, QueueUnavailableError, TaskNotFoundError
+from kubeagents_api.errors import InvalidTaskError, PermanentError, QueueUnavailableError, TaskNotFoundError
 from kubeagents_api.task import TASK_ID, TaskRecord
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,11 @@ def configs(surroundings: Surroundings) -> "Configs | None":
 def targets(surroundings: Surroundings) -> Targets:
     """What a process may call."""
     host = surroundings.host
-    return Targets(loopback=host == "localhost" or ipaddress.ip_address(host).is_loopback)
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    return Targets(loopback=loopback)
 
 
 class Configs:
@@ -174,16 +178,21 @@ class Deliveries:
     async def _deliver(self, entry: Claimed) -> None:
         """All of one config: removes it at the end, or leaves it to whoever claims it next."""
         try:
-            if await self._told_all(entry):
+            if await self._ended(entry):
                 await self._store.remove(entry.name)
             else:
                 await self._store.renew([entry.name], seconds=0)
-        except TaskNotFoundError:
-            await self._store.remove(entry.name)
         except QueueUnavailableError as error:
             _log.info("push notifications of %s are given back: %s", entry.name, error)
         except Exception:
             _log.exception("push notifications of %s have failed", entry.name)
+
+    async def _ended(self, entry: Claimed) -> bool:
+        try:
+            return await self._told_all(entry)
+        except PermanentError as error:  # mostly that the task is not kept any more
+            _log.info("push notifications of %s end: %s", entry.name, error)
+            return True
 
     async def _told_all(self, entry: Claimed) -> bool:
         """Whether there is nothing more to tell; False if this pod is about to stop."""
@@ -193,13 +202,15 @@ class Deliveries:
         begun = {place["attempt"]} if "attempt" in place else set()
         events = follow(self._core, record, Address.parse(known["address"]), after=place.get("offset", ""), begun=begun)
         ended = False
-        async for event in events:
-            if not await self._told(entry.name, event):
-                return True
-            ended = not event.metadata.fields.get(f"{OURS}offset") and not isinstance(event, TaskArtifactUpdateEvent)
-            if (now := _place(event)) is not None:
-                await self._store.note(entry.name, orjson.dumps(place | now).decode())
-                place |= now
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if not await self._told(entry.name, event):
+                    return True
+                now = _place(event)
+                ended = now is None and not isinstance(event, TaskArtifactUpdateEvent)
+                if now is not None:
+                    place |= now
+                    await self._store.note(entry.name, orjson.dumps(place).decode())
         return ended
 
     async def _told(self, name: str, event: Event) -> bool:

@@ -418,17 +418,38 @@ async def test_replicas_are_one_and_one_may_be_killed(stage: Stage, tmp_path: Pa
     assert heard[-2:] == [("result", ["said"]), ("status", "TASK_STATE_COMPLETED")]
 
 
+def started(folder: Path) -> list[str]:
+    """The tasks that run."""
+    return [path.name.removeprefix("started-") for path in folder.glob("started-*")]
+
+
+def waits(central: RuntimeProcess) -> float:
+    """How many calls wait in the server."""
+    metrics = central.get("/metrics").text.splitlines()
+    return float(next(line for line in metrics if line.startswith("kubeagents_central_waits ")).split()[1])
+
+
+@both
+async def test_nobody_waits_for_a_client_that_has_gone(stage: Stage, binding: str, tmp_path: Path) -> None:
+    async with client(stage.other, "worker", binding=binding) as worker:
+        waiting = asyncio.create_task(sent(worker, message(data(str(tmp_path)), metadata=kind("wait"))))
+        await asyncio.to_thread(eventually, lambda: started(tmp_path), what="it runs")
+        await asyncio.to_thread(eventually, lambda: waits(stage.other), what="it waits in the server")
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await asyncio.to_thread(eventually, lambda: waits(stage.other) == 0, what="nothing waits any more")
+    (task,) = started(tmp_path)
+    assert record(stage, task)["state"] == "running", "the task goes on"
+    assert stage.hub.delete(f"/v1/queues/main/tasks/{task}").json()["state"] == "cancelled"
+
+
 async def test_who_waits_is_answered_when_the_server_stops(stage: Stage, tmp_path: Path) -> None:
     stopping = await asyncio.to_thread(stage.fresh)
 
-    def waits() -> bool:
-        metrics = stopping.get("/metrics").text.splitlines()
-        return any(line.startswith("kubeagents_central_waits ") and float(line.split()[1]) for line in metrics)
-
     async with client(stopping, "worker") as worker:
         waiting = asyncio.create_task(sent(worker, message(data(str(tmp_path)), metadata=kind("wait"))))
-        await asyncio.to_thread(eventually, lambda: list(tmp_path.glob("started-*")), what="it runs")
-        await asyncio.to_thread(eventually, waits, what="it waits in the server")
+        await asyncio.to_thread(eventually, lambda: started(tmp_path), what="it runs")
+        await asyncio.to_thread(eventually, lambda: waits(stopping), what="it waits in the server")
         stopping.signal(signal.SIGTERM)
         task = await waiting
     assert plain(task)["status"]["state"] == "TASK_STATE_WORKING"
