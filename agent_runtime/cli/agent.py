@@ -290,7 +290,7 @@ def _servers(server: str | None) -> list[str]:
         return [url for url in re.split(r"[,\s]+", given) if url]
     from agent_runtime.cli.server import find_server
 
-    found = find_server(Target())
+    found = find_server(Target(), needs_key=False)
     if found.connection:
         raise CliError(
             f"the way to {found.describe()} leads through the Kubernetes API server, which an agent cannot take: give "
