@@ -204,6 +204,14 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if self.close_sent:
             self.handshake_complete = True  # a refusal completes it, too: uvicorn would log an error
+        if self.close_timer is not None and message["type"] == "websocket.close":
+            # Whoever does not read would never let a close come to its end.
+            self.close_timer.cancel()
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()  # for the same reason
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text" and not self.close_sent:

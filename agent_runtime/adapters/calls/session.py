@@ -59,6 +59,8 @@ class _Running:
     waits: bool = True
     """Whether it may be cancelled."""
     begun: bool = False
+    done: bool = False
+    """Only its answer is left to be sent."""
     stopped: bool = False
     """The client has asked for its end."""
     task: "asyncio.Task[None] | None" = None
@@ -122,12 +124,12 @@ class Session:
         await self._idle.wait()
 
     async def close(self) -> None:
-        """The connection has gone: cancel what waits, finish the rest."""
+        """The connection has gone: cancel what waits and what would be sent, finish the rest."""
         self._gone = True
         self._flowing.set()
         self._figures.connections.dec()
         running = list(self._running.values())
-        await end(*(call.task for call in running if call.task is not None and call.waits))
+        await end(*(call.task for call in running if call.task is not None and (call.waits or call.done)))
         await asyncio.gather(*(call.task for call in running if call.task is not None), return_exceptions=True)
         await asyncio.gather(*self._undoing)
         self._idle.set()
@@ -193,17 +195,17 @@ class Session:
             else:
                 await self._answer(core, called, params, running)
         except KubeagentsError as error:
-            outcome = error.code
+            outcome, running.done = error.code, True
             await self._deliver_quietly(f'{{"id":{running.id},"error":{errors.body(error)}}}')
         except OSError:
             outcome = "gone"
         except asyncio.CancelledError:
-            outcome = "stopped"
+            outcome, running.done = "stopped", True
             if self._gone or not running.stopped:
                 raise
             await self._deliver_quietly(f'{{"id":{running.id},"end":{{"stopped":true}}}}')
         except Exception:
-            outcome = "INTERNAL"
+            outcome, running.done = "INTERNAL", True
             _log.exception("call %s failed", name)
             body = errors.body(KubeagentsError("something went wrong in the server; its log has more"))
             await self._deliver_quietly(f'{{"id":{running.id},"error":{body}}}')
@@ -219,10 +221,13 @@ class Session:
         if running.waits:
             return await self._answered(core, called, params, running)
         async with self._answering:
+            if self._gone:  # it has not begun, and nobody waits for it
+                raise BrokenPipeError("the connection has gone")
             await self._answered(core, called, params, running)
 
     async def _answered(self, core: Core, called: Call[Any], params: Any, running: _Running) -> None:
         answer = await called.run(core, params, self._by)
+        running.done = True
         try:
             await self._deliver(f'{{"id":{running.id},"result":{answer.json}}}')
         except (OSError, asyncio.CancelledError):
