@@ -19,6 +19,7 @@ from mcp_types import CallToolResult
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from kubeagents_api.access import AccessSettings
 from tests.integration.runtime.conftest import System
 from tests.integration.runtime.test_access import ACCESS, ADMIN, BILLING, BUSY, DEVELOPER, KEYS, ORDERS, VIEWER
 from tests.integration.runtime.test_mcp import ENDPOINTS, PATIENCE, happens, redis_of_its_own
@@ -315,3 +316,17 @@ async def test_a_websocket_ends_when_the_pod_stops(redis_binary: Path, tmp_path:
             with pytest.raises(ConnectionClosed):
                 await asyncio.wait_for(connection.recv(), PATIENCE)
         assert await asyncio.to_thread(pod.exit_code) == 0
+
+
+async def test_an_agent_that_serves_mcp_itself_is_the_only_tool_there(redis_binary: Path, tmp_path: Path) -> None:
+    with redis_of_its_own(redis_binary, tmp_path) as system:
+        for name in ("root", "dora", "vera"):
+            (tmp_path / "keys" / name).mkdir(parents=True)
+            (tmp_path / "keys" / name / "key").write_text(KEYS[name])
+        access = AccessSettings(principals=[one for one in ACCESS.principals if one.name in ("root", "dora", "vera")])
+        settings: dict[str, Any] = {"endpoints": ENDPOINTS, "access": access, "keys_path": str(tmp_path / "keys")}
+        system.agent("tools:add", name="other", capabilities=["sums"])
+        adder = system.agent("tools:add", name="adder", capabilities=["sums"], **settings).ready()
+        async with client(adder, DEVELOPER) as connected:
+            assert [tool.name for tool in (await connected.list_tools()).tools] == ["adder"]
+            assert said(await connected.call_tool("adder", {"numbers": [1, 2]}))["sum"] == 3
