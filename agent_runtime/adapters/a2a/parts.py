@@ -11,11 +11,11 @@ integer over 2^53, travels as a `text` part of JSON, which changes nothing.
 
 import base64
 import binascii
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
-import orjson
 from a2a.types import Message, Part
 from google.protobuf import struct_pb2
 
@@ -151,7 +151,7 @@ def _written(part: Mapping[str, Any]) -> Part:
 def _data(value: Any) -> Part:
     if _fits(value):
         return Part(data=_value(value))
-    return Part(text=orjson.dumps(value).decode(), media_type=JSON)
+    return Part(text=json.dumps(value, ensure_ascii=False, separators=(",", ":")), media_type=JSON)
 
 
 def _fits(value: Any, depth: int = 0) -> bool:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between our tasks and those of A2A, both ways."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from a2a.types import Message, Part, Role, SendMessageRequest, TaskState
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,7 +51,7 @@ def test_every_value_survives_the_way_out_and_back(value: Any) -> None:
     parts = parts_of(value)
     assert len(parts) == 1
     if parts[0].media_type == "application/json":
-        assert json_format.Parse(parts[0].text, struct_pb2.Value()) is not None
+        assert json.loads(parts[0].text) == value
         return
     back = payload(Message(parts=parts))
     assert back == ({"text": value} if isinstance(value, str) else value)
