@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a CentralAgent can be reached, and how to show oneself and recognise it there."""
 
+import logging
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 
 from kubeagents_api.errors import PermanentError
 from kubeagents_api.labels import GRPC_PORT
+
+_log = logging.getLogger(__name__)
 
 Protocol = Literal["grpc", "websocket", "http"]
 
@@ -129,7 +132,11 @@ class Key:
         """Look at the file again; whether there is another key in it now."""
         if self.file is None:
             return False
-        before, self.value = self.value, self._read(self.file)
+        try:
+            before, self.value = self.value, self._read(self.file)
+        except EndpointError as error:
+            _log.warning("the key is refused, and there is no other one: %s", error)
+            return False
         return self.value != before
 
     def headers(self) -> dict[str, str]:

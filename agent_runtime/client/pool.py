@@ -69,6 +69,9 @@ class Way:
         self._on_change = on_change
         self._backoff = Backoff()
         self._prober: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self.answered_at = float("-inf")
+        """When it last showed that it is alive, by the clock of the loop."""
         self.trouble: KubeagentsError | None = None
         """Why calls do not take it."""
 
@@ -84,6 +87,7 @@ class Way:
 
     def worked(self) -> None:
         """A call was answered."""
+        self.answered_at = asyncio.get_running_loop().time()
         self._backoff.reset()
         if self.transport.draining:
             self._watch()
@@ -97,9 +101,19 @@ class Way:
 
     async def aclose(self) -> None:
         """End the connection."""
-        if self._prober is not None:
-            await end(self._prober)
+        await end(*(task for task in (self._prober, self._checking) if task is not None))
         await self.transport.aclose()
+
+    async def check(self) -> None:
+        """Probe it, together with whoever wants to know at the same time. Raises what the probe raises."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check(), name=f"check {self.endpoint}")
+            self._checking.add_done_callback(lambda check: check.cancelled() or check.exception())  # it has been seen
+        await asyncio.shield(self._checking)
+
+    async def _check(self) -> None:
+        await self.transport.probe(timeout_seconds=CHECK_SECONDS)
+        self.answered_at = asyncio.get_running_loop().time()
 
     def _watch(self) -> None:
         if self._prober is None or self._prober.done():
@@ -150,11 +164,15 @@ class _Vigil:
             raise UnreachableError(f"{self._way.endpoint} does not answer any more: {self._trouble}") from None
 
     def _look(self) -> None:
-        self._probing = self._loop.create_task(self._probe())
+        silent = self._loop.time() - self._way.answered_at
+        if silent < CHECK_SECONDS:
+            self._timer = self._loop.call_later(CHECK_SECONDS - silent, self._look)
+        else:
+            self._probing = self._loop.create_task(self._probe())
 
     async def _probe(self) -> None:
         try:
-            await self._way.transport.probe(timeout_seconds=CHECK_SECONDS)
+            await self._way.check()
         except KubeagentsError as error:
             self._trouble = error
             self._block.reschedule(self._loop.time())
