@@ -23,7 +23,7 @@ class Direct:
             (method, route.path): route
             for route in app.routes
             if isinstance(route, APIRoute) and _takes_the_request_only(route)
-            for method in route.methods
+            for method in route.methods or ()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

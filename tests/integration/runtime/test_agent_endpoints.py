@@ -61,7 +61,8 @@ def test_the_other_protocols_are_there_too(system: System, keys_path: Path) -> N
     pod = agent(system, keys_path, 1).ready()
     port = next(line["ports"]["grpc"] for line in pod.lines if line.get("ports"))
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        tasks = rpc.TasksStub(channel)
+        stubs: Any = rpc  # generated code has no types of functions
+        tasks = stubs.TasksStub(channel)
         request = pb.SubmitRequest(task=pb.NewTask(payload_json=b"1"))
         submitted = tasks.Submit(request, metadata=[("x-api-key", DEVELOPER)], timeout=30)
     client = Client(pod, DEVELOPER)

@@ -78,7 +78,7 @@ def test_an_outcome_with_a_result_and_a_failure_is_refused() -> None:
 
 
 def test_what_a_task_says_arrives_in_order() -> None:
-    said = [Progress(0.5, "half"), Partial(b'["a"]'), Progress(None)]
+    said: list[Progress | Partial] = [Progress(0.5, "half"), Partial(b'["a"]'), Progress(None)]
     fields = orjson.loads(over_the_wire(said_fields(said)))
     assert said_of(WorkItem.model_validate(one) for one in fields) == said
 
