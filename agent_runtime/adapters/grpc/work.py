@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The service Work: for agents outside of the cluster."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -10,8 +9,8 @@ from agent_runtime.adapters.calls.errors import DrainingError
 from agent_runtime.adapters.grpc import reading, writing
 from agent_runtime.adapters.grpc.envelope import Call, Message
 from agent_runtime.adapters.grpc.errors import RefusedError, fault
+from agent_runtime.adapters.grpc.pushing import GOING, Credit, Outbox, claimed
 from agent_runtime.adapters.grpc.tasks import LOOK_SECONDS
-from agent_runtime.cancellation import end
 from agent_runtime.protos.kubeagents.v1 import kubeagents_pb2 as pb
 from agent_runtime.queue import wire
 from agent_runtime.queue.base import Claim, Worker, WorkerQueue
@@ -23,10 +22,7 @@ _CLAIMS: Final = 1000
 """In one call."""
 _ANSWER_BYTES: Final = 3 * 1024 * 1024
 """Payloads in one answer: clients take messages of 4 MiB unless they are told otherwise."""
-_TOGETHER: Final = 32
-"""Tasks that are taken at once for a stream."""
 _MESSAGE_TYPE: Final = "message"
-_GOING: Final = "this pod is about to stop: go on at another one"
 
 
 class Work:
@@ -41,8 +37,8 @@ class Work:
 
     async def next_task(self, call: Call, requests: AsyncIterator[Message]) -> AsyncGenerator[Message, None]:
         first = await _first(requests)
-        queue, worker, credit = _lent(call, first), _worker(first), _Credit(first.credit)
-        outbox = _Outbox(queue)
+        queue, worker, credit = _lent(call, first), _worker(first), Credit(first.credit)
+        outbox = Outbox(queue)
 
         async def read() -> None:
             async for request in requests:
@@ -50,9 +46,9 @@ class Work:
             credit.close()
 
         async def claim() -> None:
-            async with aclosing(_claimed(call, queue, worker, credit)) as claims:
-                async for claimed in claims:
-                    await outbox.put(claimed)
+            async with aclosing(claimed(call.core, queue, worker, credit)) as claims:
+                async for one in claims:
+                    await outbox.put(one)
 
         async with aclosing(outbox.items(read(), claim())) as items:
             async for item in items:
@@ -66,7 +62,7 @@ class Work:
         queue, worker = _lent(call, request), _worker(request)
         claims = await queue.claim(worker, limit=limit, wait_seconds=wait)
         if not claims and call.core.draining:
-            raise DrainingError(_GOING)
+            raise DrainingError(GOING)
         fitting, others = _cut(claims)
         if others:
             await queue.release(others)
@@ -107,14 +103,14 @@ class Work:
         async with aclosing(listening):
             async for ids in listening:
                 yield pb.RevokedResponse(ids=ids)
-        raise DrainingError(_GOING)
+        raise DrainingError(GOING)
 
     async def stream_messages(self, call: Call, requests: AsyncIterator[Message]) -> AsyncGenerator[Message, None]:
         first = await _first(requests)
-        name, credit = call.queue(first.queue), _Credit(first.credit)
+        name, credit = call.queue(first.queue), Credit(first.credit)
         # Who only sends needs no right to work.
         queue = call.core.worker_queue(name) if first.HasField("worker") else None
-        outbox = _Outbox(queue)
+        outbox = Outbox(queue)
 
         async def handle(request: Message) -> None:
             match request.WhichOneof("what"):
@@ -132,9 +128,9 @@ class Work:
 
         async def receive() -> None:
             if queue is not None:
-                async with aclosing(_claimed(call, queue, _worker(first), credit)) as claims:
-                    async for claimed in claims:
-                        await outbox.put(claimed)
+                async with aclosing(claimed(call.core, queue, _worker(first), credit)) as claims:
+                    async for one in claims:
+                        await outbox.put(one)
 
         async with aclosing(outbox.items(read(), receive())) as items:
             async for item in items:
@@ -142,112 +138,6 @@ class Work:
                     yield pb.StreamMessagesResponse(received=writing.claimed(item))
                 else:
                     yield item
-
-
-class _Credit:
-    """How many more tasks the other side wants."""
-
-    def __init__(self, credit: int) -> None:
-        self._left = credit
-        self._closed = False
-        self._changed = asyncio.Event()
-
-    def add(self, credit: int) -> None:
-        self._left += credit
-        self._changed.set()
-
-    def close(self) -> None:
-        """No more will be added."""
-        self._closed = True
-        self._changed.set()
-
-    def spend(self, credit: int) -> None:
-        self._left -= credit
-
-    async def some(self) -> int:
-        """What there is, once there is some; 0 if there will be none any more."""
-        while not (self._left or self._closed):
-            self._changed.clear()
-            await self._changed.wait()
-        return self._left
-
-
-class _Outbox:
-    """What is to be written to a stream, by several at once. Nobody gets ahead of the reader.
-
-    A claim that could not be written is given back.
-    """
-
-    def __init__(self, queue: WorkerQueue | None) -> None:
-        """The queue is where claims come from."""
-        self._queue = queue
-        self._items: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
-
-    async def put(self, item: Message | Claim) -> None:
-        """Hand over an item, once the one before has been taken."""
-        try:
-            await self._items.put(item)
-        except asyncio.CancelledError:
-            await self._give_back(item)
-            raise
-
-    async def items(self, *sources: Coroutine[Any, Any, None]) -> AsyncGenerator[Any, None]:
-        """What the sources hand over, until all have ended. Raises what the first one raises."""
-
-        async def run(source: Coroutine[Any, Any, None]) -> None:
-            error = None
-            try:
-                await source
-            except Exception as trouble:
-                error = trouble
-            await self._items.put(_End(error))
-
-        running = [asyncio.create_task(run(source)) for source in sources]
-        ended = 0
-        item: Any = None
-        try:
-            while ended < len(running):
-                item = await self._items.get()
-                if not isinstance(item, _End):
-                    yield item
-                    item = None
-                    continue
-                ended += 1
-                if item.error is not None:
-                    raise item.error
-        finally:
-            await end(*running)
-            await self._give_back(item)
-            while not self._items.empty():
-                await self._give_back(self._items.get_nowait())
-
-    async def _give_back(self, item: Any) -> None:
-        if isinstance(item, Claim) and self._queue is not None:
-            await self._queue.release([item])
-
-
-class _End:
-    """A source has ended."""
-
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
-
-
-async def _claimed(call: Call, queue: WorkerQueue, worker: Worker, credit: _Credit) -> AsyncGenerator[Claim, None]:
-    """Tasks as far as there is credit. What was taken and is not wanted any more is given back."""
-    while wanted := await credit.some():
-        claims = await queue.claim(worker, limit=min(wanted, _TOGETHER), wait_seconds=LOOK_SECONDS)
-        if not claims and call.core.draining:
-            raise DrainingError(_GOING)
-        credit.spend(len(claims))
-        handed = 0
-        try:
-            for claim in claims:
-                handed += 1
-                yield claim
-        finally:
-            if handed < len(claims):
-                await queue.release(claims[handed:])
 
 
 async def _sent(call: Call, queue: str, message: Message) -> Message:

@@ -290,7 +290,7 @@ async def test_any_replica_answers_for_any_task(system: System, tmp_path: Path) 
 
 
 async def ended(call: Any) -> None:
-    async for _ in call:
+    while await call.read() is not grpc.aio.EOF:
         pass
 
 
