@@ -15,6 +15,8 @@ from kubeagents_api.model import ApiModel, ObjectName
 InstanceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")]
 """Name of a process, unique on its queue."""
 Token = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+"""What every implementation of JSON can hold."""
 _ClaimedId = Annotated[str, Field(min_length=1, max_length=253)]
 
 
@@ -53,17 +55,17 @@ class WorkerBeat(ApiModel):
     """Version of the runtime."""
     concurrency: int = Field(ge=1, le=100000)
     """How many tasks it works on at most."""
-    running: int = Field(ge=0)
+    running: _Count
     """How many it works on now."""
     draining: bool = False
     """It finishes what it runs and takes nothing new, because it stops."""
-    started_at_ms: int = Field(ge=0)
+    started_at_ms: _Count
     """When it started, in milliseconds since 1970, by its own clock."""
-    claimed_at_ms: int | None = Field(default=None, ge=0)
+    claimed_at_ms: _Count | None = None
     """When the queue last answered it when it asked for tasks, or it had no room for any."""
-    succeeded: int = Field(default=0, ge=0)
+    succeeded: _Count = 0
     """Attempts that have succeeded since it started."""
-    failed: int = Field(default=0, ge=0)
+    failed: _Count = 0
     """Attempts that have failed."""
     revision: str = Field(default="", max_length=253)
     """Which version of its Agent it is."""
@@ -87,9 +89,9 @@ class ClaimRef(ApiModel):
     """The task."""
     token: Token
     """Proves that it is held."""
-    attempt: int = Field(ge=1)
+    attempt: int = Field(ge=1, le=2**53)
     """Which attempt it is."""
-    max_attempts: int = Field(ge=1)
+    max_attempts: int = Field(ge=1, le=2**53)
     """How many there may be."""
     timeout_seconds: float = Field(gt=0)
     """How long the attempt may take."""

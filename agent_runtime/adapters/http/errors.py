@@ -90,6 +90,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(KubeagentsError, _on_ours)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_fault)
 
 
 def _on_ours(_: Request, error: Exception) -> Response:
@@ -133,6 +134,11 @@ def _on_http(request: Request, error: Exception) -> Response:
             text = f"{method} is not possible at {path}: use {allowed or 'another method'}"
             return answer(405, "METHOD_NOT_ALLOWED", text, headers=error.headers)
     return answer(error.status_code, "HTTP_ERROR", str(error.detail), headers=error.headers)
+
+
+async def _on_fault(request: Request, error: Exception) -> Response:
+    """Starlette would answer in plain text: leave it to the envelope, which says what to look for in the log."""
+    raise error
 
 
 def _field(fault: Mapping[str, Any]) -> str:
