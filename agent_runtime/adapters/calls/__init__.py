@@ -4,8 +4,9 @@
     client ──frames──► Session ──table──► Core
            ◄─frames──
 
-- `table`: what can be called, with which parameters. `parameters`: their models, strict and closed. `tasks`: what HTTP
-  does in the same way. `errors`: from errors to frames. `session`: one connection, whatever carries its frames.
+- `table`: what can be called. `parameters`: with what, strict and closed; `parsing` reads them. `tasks`, `work`: what
+  is done in the same way over HTTP (and gRPC). `errors`: from errors to frames. `session`: one connection, whatever
+  carries its frames.
 
 A client sends `{"id", "call", "params"}`, with an id of its own choice, as many at once as it likes; the frames that
 answer have the same id. What has one answer ends with `{"id", "result"}`; what has many with `{"id", "item"}`, each of
