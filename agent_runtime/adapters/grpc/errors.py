@@ -37,6 +37,9 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 DOMAIN: Final = "kubeagents.dev"
 RETRY_AFTER_SECONDS: Final = 2
 """When nothing better is known."""
+_LONGEST: Final = 1000
+"""Bytes of a message: it travels twice in the trailing metadata, of which clients take 8 KiB in all."""
+_LONGEST_FIELD: Final = 200
 _WORDS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -98,7 +101,9 @@ def status(
     retry_after: int | None = None,
     about: dict[str, str] | None = None,
 ) -> Refusal:
-    """A status with its details."""
+    """A status with its details. A message that repeats something long from the call is cut."""
+    if len(raw := message.encode()) > _LONGEST:
+        message = f"{raw[:_LONGEST].decode(errors='ignore')}…"
     whole = Status(code=code.value[0], message=message)
     whole.details.add().Pack(
         ErrorInfo(reason=reason, domain=DOMAIN, metadata={"request_id": request_id, **(about or {})})
@@ -120,7 +125,7 @@ def fault(error: KubeagentsError) -> Any:
 def _field(error: KubeagentsError) -> str:
     """What is wrong, in the way of protos: `depends_on` is `dependsOn` elsewhere."""
     field: str = getattr(error, "field", "")
-    return _WORDS.sub("_", field).lower()
+    return _WORDS.sub("_", field[:_LONGEST_FIELD]).lower()
 
 
 def _said(error: KubeagentsError) -> tuple[str, int | None]:

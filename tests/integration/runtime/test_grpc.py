@@ -192,6 +192,14 @@ async def test_what_is_not_there_or_not_possible_has_its_own_status(system: Syst
     assert not (await client.queues.Open(pb.GateRequest(by="maria"), timeout=SECONDS)).closed_by
 
 
+async def test_what_is_wrong_is_said_in_short_however_long_it_is(client: Client) -> None:
+    deep = pb.NewTask(payload_json=b"[" * 1000 + b"]" * 1000)
+    long = pb.StatsRequest(queue="ä" * 100_000)
+
+    await refused(client.tasks.Submit(pb.SubmitRequest(task=deep)), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    await refused(client.queues.Stats(long), grpc.StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
+
+
 async def test_a_full_queue_says_when_to_try_again(system: System) -> None:
     queue = system.queue()
     limits = queue.limits.model_copy(update={"max_depth": 1})
