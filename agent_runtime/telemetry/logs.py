@@ -6,6 +6,7 @@ context variable, so that any library's lines inside a handler have them too), a
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
@@ -110,6 +111,8 @@ def configure(
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     # What uvicorn says about its own life, this process says itself.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # gRPC's core writes past all of this, also raw bytes of whoever has reached its port: lines that look like ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
