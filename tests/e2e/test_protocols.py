@@ -102,7 +102,7 @@ class Caller:
 async def test_every_protocol_goes_on_when_a_pod_is_killed(cluster: Cluster, namespace: str) -> None:
     await asyncio.to_thread(deploy, cluster, namespace)
     async with entrances(cluster, namespace) as ports:
-        callers = [Caller(driver, ports.get(driver.endpoint, ports["http"])) for driver in DRIVERS]
+        callers = [Caller(driver, ports.get(driver.carrier, ports["http"])) for driver in DRIVERS]
         running = [asyncio.create_task(caller.run()) for caller in callers]
         try:
             await asyncio.gather(*(caller.until(ROUNDS) for caller in callers))

@@ -123,6 +123,11 @@ class Driver(ABC):
     lacks: ClassVar[Mapping[Feature, str]] = {}
     """Why the others do not exist on it."""
 
+    @property
+    def carrier(self) -> Endpoint:
+        """On whose port it is, if not on that of HTTP."""
+        return self.endpoint
+
     not_allowed: ClassVar[str] = "FORBIDDEN"
     """What a caller is told who may not submit."""
 
@@ -132,9 +137,9 @@ class Driver(ABC):
 
     def port(self, central: RuntimeProcess) -> int:
         """Where a process serves the protocol."""
-        if self.endpoint not in OWN_PORTS:
+        if self.carrier not in OWN_PORTS:
             return central.port
-        found: int = next(line["ports"][self.endpoint] for line in list(central.lines) if "ports" in line)
+        found: int = next(line["ports"][self.carrier] for line in list(central.lines) if "ports" in line)
         return found
 
 

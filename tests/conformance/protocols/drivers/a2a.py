@@ -31,11 +31,11 @@ from google.protobuf import json_format, struct_pb2
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from kubeagents_api.endpoints import Endpoint
 from tests.conformance.protocols.driver import BrokenError, Client, Driver, Errand, Outcome, RefusedError, Said
 from tests.conformance.protocols.drivers.overheard import Overheard, code_in
 from tests.conformance.protocols.features import Feature
 from tests.support.eventually import eventually_async
-from tests.support.runtime_process import RuntimeProcess
 
 OURS = "kubeagents.dev/"
 EVERYBODY = "@main"
@@ -102,10 +102,10 @@ class A2aGrpcDriver(Driver):
     offers = _OFFERS
     lacks = _LACKS
 
-    def port(self, central: RuntimeProcess) -> int:
-        """That of gRPC."""
-        found: int = next(line["ports"]["grpc"] for line in list(central.lines) if "ports" in line)
-        return found
+    @property
+    def carrier(self) -> Endpoint:
+        """gRPC."""
+        return "grpc"
 
     @contextlib.asynccontextmanager
     async def connect(self, port: int, *, key: str | None = None) -> AsyncIterator[Client]:
