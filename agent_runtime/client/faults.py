@@ -15,6 +15,9 @@ from kubeagents_api.errors import (
 )
 from kubeagents_api.task import TaskRecord
 
+_DISTRUST = "CERTIFICATE_VERIFY_FAILED"
+"""What all libraries of TLS call it."""
+
 
 class UnreachableError(QueueUnavailableError):
     """No CentralAgent has answered. The call may have been carried out, unless `sent` is false."""
@@ -30,6 +33,15 @@ class UnknownServerError(PermanentError):
     """Something answers, but it is no CentralAgent, or one that does not speak the protocol."""
 
     code = "UNKNOWN_SERVER"
+
+
+def unreachable(where: object, what: str, *, sent: bool) -> UnreachableError | UnknownServerError:
+    """The error for what a library says about a connection that cannot be made."""
+    if _DISTRUST in what:
+        return UnknownServerError(
+            f"the certificate of {where} is not trusted ({what}): name the authority that has signed it as the CA file"
+        )
+    return UnreachableError(f"cannot reach {where}: {what}", sent=sent)
 
 
 class TaskFailedError(PermanentError):

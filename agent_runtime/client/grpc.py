@@ -16,7 +16,7 @@ from google.rpc.status_pb2 import Status
 
 from agent_runtime.client import grpc_messages as messages
 from agent_runtime.client.endpoints import Endpoint, EndpointError, Key, Trust
-from agent_runtime.client.faults import UnknownServerError, UnreachableError, rebuilt
+from agent_runtime.client.faults import UnknownServerError, UnreachableError, rebuilt, unreachable
 from agent_runtime.client.transport import Params, given
 from agent_runtime.protos.kubeagents.v1 import kubeagents_pb2 as pb
 from kubeagents_api.errors import KubeagentsError
@@ -37,6 +37,7 @@ _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # clients with other keys and certificates have other connections
 )
 _SIGNS_OF_HTTP_1: Final = ("Failed parsing HTTP/2", "http1.x")
 _TROUBLES: Final = frozenset(
@@ -206,7 +207,7 @@ class GrpcTransport:
             return UnknownServerError(f"{self._endpoint} does not speak gRPC: {text}")
         if code in _TROUBLES:
             sent = not text.startswith("failed to connect")
-            return UnreachableError(f"cannot reach {self._endpoint}: {text or code.name}", sent=sent)
+            return unreachable(self._endpoint, text or code.name, sent=sent)
         return UnknownServerError(f"{self._endpoint} does not look like a CentralAgent: {code.name}: {text}")
 
 

@@ -13,7 +13,7 @@ import httpx
 import orjson
 
 from agent_runtime.client.endpoints import Endpoint, EndpointError, Key, Trust
-from agent_runtime.client.faults import UnknownServerError, UnreachableError, from_body
+from agent_runtime.client.faults import UnknownServerError, UnreachableError, from_body, unreachable
 from agent_runtime.client.transport import Params, given
 from kubeagents_api.errors import KubeagentsError
 
@@ -194,7 +194,7 @@ class HttpTransport:
             return EndpointError(f"{self._endpoint}: {error}")
         what = str(error) or type(error).__name__
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-            return UnreachableError(f"cannot reach {self._endpoint}: {what}", sent=False)
+            return unreachable(self._endpoint, what, sent=False)
         if isinstance(error, httpx.TimeoutException):
             return UnreachableError(f"{self._endpoint} does not answer")
         return UnreachableError(f"the connection to {self._endpoint} broke: {what}")

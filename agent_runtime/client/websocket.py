@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from agent_runtime.cancellation import end
 from agent_runtime.client.endpoints import Endpoint, Key, Trust
-from agent_runtime.client.faults import UnknownServerError, UnreachableError, from_body
+from agent_runtime.client.faults import UnknownServerError, UnreachableError, from_body, unreachable
 from agent_runtime.client.transport import Params, given
 from kubeagents_api.errors import KubeagentsError, PayloadTooLargeError
 
@@ -308,7 +308,7 @@ class WebSocketTransport:
             ) from error
         except (OSError, WebSocketException) as error:  # a TimeoutError is an OSError
             what = str(error) or type(error).__name__
-            raise UnreachableError(f"cannot reach {self._endpoint}: {what}", sent=False) from error
+            raise unreachable(self._endpoint, what, sent=False) from error
         link = _Link(socket, self._endpoint)
         self._links = [old for old in self._links if old.trouble is None] + [link]
         return link
