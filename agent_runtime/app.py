@@ -181,7 +181,7 @@ async def _run_agent(
             host,
             port,
             f"; serves {', '.join(config.endpoints)}" if config.endpoints else "",
-            extra={"port": port, "ports": ports()},
+            extra={"port": port, **_ports(ports())},
         )
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
             background = [group.create_task(run()) for run in runs]
@@ -276,7 +276,7 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
             config.name,
             ", ".join(central.queue_names),
             _addresses(serving),
-            extra={"port": serving.address[1], "ports": serving.ports()},
+            extra={"port": serving.address[1], **_ports(serving.ports())},
         )
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
             background = [group.create_task(run()) for run in (observer.run, duties.run, *serving.runs)]
@@ -287,6 +287,10 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
             grace = 0 if signals.hurry.is_set() else _REQUEST_GRACE_SECONDS
             await serving.stop(grace_seconds=grace)
             await end(*background)
+
+
+def _ports(others: Mapping[str, int]) -> dict[str, Mapping[str, int]]:
+    return {"ports": others} if others else {}
 
 
 def _addresses(serving: "Serving") -> str:

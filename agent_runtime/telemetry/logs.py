@@ -109,8 +109,8 @@ def configure(
     root.setLevel(_LEVELS[level])
     logging.captureWarnings(True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    # What uvicorn says about its own life, this process says itself.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for library in ("uvicorn", "mcp", "a2a"):  # what they say about their own life, this process says itself
+        logging.getLogger(library).setLevel(logging.WARNING)
     # gRPC's core writes past all of this, also raw bytes of whoever has reached its port: lines that look like ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
