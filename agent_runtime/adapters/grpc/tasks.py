@@ -64,8 +64,8 @@ class Tasks:
             ]
             if len(batch) > BATCH_TASKS:
                 raise RefusedError(f"the batch has more than {BATCH_TASKS} tasks: split it", field="tasks")
-        # To a server, a call that is cancelled looks for a moment like one whose stream has ended. But it takes no answer
-        # any more, so this raises then.
+        # To a server, a call that is cancelled looks for a moment like one whose stream has ended. But it takes no
+        # answer any more, so this raises then.
         await call.context.send_initial_metadata(())
         if not batch:
             raise RefusedError("the batch has no tasks", field="tasks")
