@@ -16,7 +16,7 @@ from benchmarks.protocols.wires.websocket import WebSocketWire
 Talk = Generator[bytes, bytes, None]
 Exchange = Callable[[int], Talk]
 
-PAYLOAD: Final = {"text": "x" * 89}
+PAYLOAD: Final = {"words": "x" * 88}
 """100 bytes of JSON."""
 TASK: Final[dict[str, Any]] = {"agent": "echo", "payload": PAYLOAD}
 WAIT_SECONDS: Final = 30
