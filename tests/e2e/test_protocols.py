@@ -19,6 +19,7 @@ import pytest
 from tests.conformance.protocols.driver import BrokenError, Driver, Errand, RefusedError
 from tests.conformance.protocols.drivers import DRIVERS
 from tests.e2e import workload
+from tests.e2e.nodes import node_ports
 from tests.support.cluster import Cluster, Object
 from tests.support.eventually import eventually, eventually_async
 from tests.support.tcp_proxy import TcpProxy
@@ -50,18 +51,10 @@ def deploy(cluster: Cluster, namespace: str) -> None:
     workload.deploy(cluster, namespace, workload.queue("main"), workload.code(), agent, central)
 
 
-def node_ports(cluster: Cluster, namespace: str) -> tuple[str, dict[str, int]]:
-    """The address of a node, and where the Service is on it."""
-    node = cluster.objects("default", "nodes")[0]
-    address = next(one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP")
-    service = cluster.get(namespace, "service", "front-central")
-    return address, {port["name"]: port["nodePort"] for port in service["spec"]["ports"]}
-
-
 @contextlib.asynccontextmanager
 async def entrances(cluster: Cluster, namespace: str) -> AsyncIterator[dict[str, int]]:
     """Ports of 127.0.0.1 that lead to the Service, by their names there."""
-    address, ports = node_ports(cluster, namespace)
+    address, ports = node_ports(cluster, namespace, "front-central")
     async with AsyncExitStack() as stack:
         proxies = {
             name: await stack.enter_async_context(TcpProxy(target_host=address, target_port=port))
@@ -144,7 +137,7 @@ def test_an_agent_outside_of_the_cluster_goes_on_when_a_pod_is_killed(
     cluster: Cluster, namespace: str, tmp_path: Path, scheme: str
 ) -> None:
     deploy(cluster, namespace)
-    address, ports = node_ports(cluster, namespace)
+    address, ports = node_ports(cluster, namespace, "front-central")
     server = f"{scheme}://{address}:{ports['grpc' if scheme == 'grpc' else 'http']}"
     with cluster.central_agent(namespace, "front") as http, outside_agent("outside", server, tmp_path):
         http.headers["x-api-key"] = KEY
