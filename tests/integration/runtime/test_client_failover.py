@@ -167,7 +167,7 @@ async def test_a_message_that_is_not_acknowledged_is_given_back_at_the_end(centr
 
 
 async def test_a_message_whose_lease_was_lost_is_not_delivered_again(system: System, wire: str) -> None:
-    central = central_of(system, queues=[system.queue(lease_seconds=1)])
+    central = central_of(system, queues=[system.queue(lease_seconds=5)])
     async with (
         TcpProxy(target_port=port_of(central, wire)) as proxy,
         AgentClient(url(central, wire, port=proxy.port)) as client,
