@@ -2,6 +2,7 @@
 """A private Redis or Valkey server: started in a folder of its own, restarted and killed as a test wishes."""
 
 import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from tests.support.eventually import eventually
 
 STARTUP_SECONDS = 15.0
 PORTS_TRIED = 5
+PORTS = range(10000, 20000)
 
 
 class PortTakenError(RuntimeError):
@@ -44,12 +46,15 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Several, all different: asked one after the other, the system may give the same one twice."""
+    """Several, all different. None of those that the system gives to connections, which come and go."""
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        ports: list[int] = []
+        while len(ports) < count:
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", random.choice(PORTS)))
+                ports.append(int(probe.getsockname()[1]))
+        return ports
 
 
 @dataclass

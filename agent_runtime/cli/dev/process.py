@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import json
+import random
 import signal
 import socket
 import sys
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 EXIT_FATAL = 78
 """Exit code of a runtime process whose configuration can never work (EX_CONFIG)."""
 
+_PORTS = range(20000, 32768)
+_TRIES = 100
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
 _STABLE_SECONDS = 30.0
@@ -99,7 +102,7 @@ class Supervised:
                 if self._stopping.is_set():
                     return
                 lasted = time.monotonic() - begun
-                if code == EXIT_FATAL:
+                if code == EXIT_FATAL and not self._lost_its_port():
                     raise FatalProcessError(self._last_words())
                 if lasted > _STABLE_SECONDS:
                     backoff = _FIRST_BACKOFF_SECONDS
@@ -181,6 +184,10 @@ class Supervised:
                     self.not_ready_because = _troubles(answer)
                 await asyncio.sleep(_PROBE_SECONDS)
 
+    def _lost_its_port(self) -> bool:
+        """Whether somebody else was faster. The next start takes another port, if it need not be this one."""
+        return self._ports is None and "Address already in use" in self._last_words()
+
     def _last_words(self) -> str:
         try:
             said = json.loads(self._termination.read_text())
@@ -205,10 +212,17 @@ async def copy_output(source: asyncio.StreamReader, log: BinaryIO, show: Callabl
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on right now."""
+    """A port of the loopback interface that nobody listens on right now.
+
+    It is not one of those that the system gives to connections, which come and go: it would often be taken by the time
+    that a process listens. Any of those only where all others are taken.
+    """
+    for port in random.sample(_PORTS, k=_TRIES):
+        if is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
+        port = int(probe.getsockname()[1])
         return port
 
 
