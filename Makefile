@@ -72,19 +72,19 @@ lint: setup ## ruff, mypy --strict, import contracts, module size
 ##@ Tests
 
 .PHONY: test
-test: test-unit test-integration test-e2e ## Everything, on a real cluster too (about 25 min; the first time 15 min more)
+test: test-unit test-integration test-e2e ## Everything, on a real cluster too (about 40 min; the first time 15 min more)
 
 .PHONY: test-unit
 test-unit: setup ## No I/O, seconds
 	$(PYTHON) -m pytest tests/unit -q
 
 .PHONY: test-integration
-test-integration: setup ## Real Redis, sockets, processes, and a control plane for the operator (about 8 min)
+test-integration: setup ## Real Redis, sockets, processes, and a control plane for the operator (about 20 min)
 	$(PYTHON) -m tests.support.packages redis-server
 	$(PYTHON) -m pytest tests/conformance tests/integration -n 4 --dist loadgroup
 
 .PHONY: test-e2e
-test-e2e: setup ## On a real Kubernetes cluster; makes one where none is given (about 10 min; KEEP=1 leaves it running)
+test-e2e: setup ## On a real Kubernetes cluster; makes one where none is given (about 18 min; KEEP=1 leaves it running)
 	$(PYTHON) -m tests.e2e $(if $(KEEP),--keep-cluster)
 
 .PHONY: chaos
