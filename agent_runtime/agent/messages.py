@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
-
 from agent_runtime.agent.process import AgentProcess
 from kubeagents_api.errors import InvalidTaskError, KubeagentsError, PermanentError, TemporaryError
-from kubeagents_api.task import TaskRecord, TaskRequest, TaskState
+from kubeagents_api.task import TaskRecord, TaskRequest, TaskState, task_of
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ class Messages:
         """
         if task is not None and fields:
             raise InvalidTaskError("give a TaskRequest or its fields, not both", field=next(iter(fields)))
-        return (await self.submit_all([_request(**fields) if task is None else task]))[0]
+        return (await self.submit_all([task_of(fields) if task is None else task]))[0]
 
     async def submit_all(self, tasks: Sequence[TaskRequest]) -> list[str]:
         """Queue tasks atomically, all or none, and return their ids. They may depend on one another by `id`."""
@@ -117,7 +115,7 @@ class Messages:
             )
         fields.setdefault("deadline", datetime.now(UTC) + timedelta(seconds=timeout_seconds + _CALL_SLACK_SECONDS))
         target = _target(agent=agent, capability=capability, instance=instance)
-        request = _request(payload=payload, **target, **fields)
+        request = task_of(dict(payload=payload, **target, **fields))
         (task_id,) = await self.submit_all([request])
         shared = request.idempotency_key is not None
         try:
@@ -146,7 +144,7 @@ class Messages:
         target = _target(agent=agent, capability=capability)
         instances = await self._process.queue.instances(timeout_seconds=self._process.alive_seconds)
         requests = [
-            _request(payload=payload, instance=info.instance, **fields)
+            task_of(dict(payload=payload, instance=info.instance, **fields))
             for info in instances
             if info.takes_tasks and (target.get("agent") == info.agent or target.get("capability") in info.capabilities)
         ]
@@ -165,18 +163,6 @@ def _target(**targets: str | None) -> dict[str, str]:
     if len(given) != 1:
         raise InvalidTaskError(f"give exactly one of {', '.join(targets)}; {len(given)} are given", field="agent")
     return given
-
-
-def _request(**fields: Any) -> TaskRequest:
-    unknown = fields.keys() - TaskRequest.model_fields.keys()
-    if unknown:
-        raise InvalidTaskError(f"a task has no field {min(unknown)!r}", field=min(unknown))
-    try:
-        return TaskRequest(**fields)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = str(fault["loc"][0]) if fault["loc"] else "task"
-        raise InvalidTaskError(f"{field}: {fault['msg']}", field=field) from None
 
 
 def _answer(record: TaskRecord) -> Any:

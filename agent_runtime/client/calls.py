@@ -13,7 +13,16 @@ from agent_runtime.client.faults import UnknownServerError
 from agent_runtime.client.pool import Backoff, Pool, Way
 from agent_runtime.client.transport import Params
 from kubeagents_api.errors import DuplicateTaskError, InvalidTaskError, TaskNotFoundError
-from kubeagents_api.task import InstanceInfo, QueueStats, StreamItem, TaskEvent, TaskRecord, TaskRequest, TaskState
+from kubeagents_api.task import (
+    InstanceInfo,
+    QueueStats,
+    StreamItem,
+    TaskEvent,
+    TaskRecord,
+    TaskRequest,
+    TaskState,
+    task_of,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 Followed = TypeVar("Followed", StreamItem, TaskEvent)
@@ -195,15 +204,7 @@ def request(task: TaskRequest | None, fields: Mapping[str, Any]) -> TaskRequest:
         if fields:
             raise InvalidTaskError("give a TaskRequest or its fields, not both", field=next(iter(fields)))
         return task
-    unknown = fields.keys() - TaskRequest.model_fields.keys()
-    if unknown:
-        raise InvalidTaskError(f"a task has no field {min(unknown)!r}", field=min(unknown))
-    try:
-        return TaskRequest(**fields)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = str(fault["loc"][0]) if fault["loc"] else "task"
-        raise InvalidTaskError(f"{field}: {fault['msg']}", field=field) from None
+    return task_of(fields)
 
 
 def read(model: type[Model], answer: Any) -> Model:

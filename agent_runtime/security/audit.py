@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter
 
 from agent_runtime.security.caller import Caller, Credentials
@@ -91,11 +92,12 @@ class Audit:
         )
         who = entry.principal or "somebody unknown"
         level = logging.INFO if outcome == "done" else logging.WARNING
-        _log.log(level, "%s: %s %s", who, verb, outcome, extra={"audit": entry.to_wire()})
+        told = entry.to_wire()
+        _log.log(level, "%s: %s %s", who, verb, outcome, extra={"audit": told})
         if len(self._waiting) >= _BACKLOG:
             self._waiting.popleft()
             self._dropped.labels("backlog").inc()
-        self._waiting.append(entry.model_dump_json(by_alias=True, exclude_none=True))
+        self._waiting.append(orjson.dumps(told).decode())
         self._some.set()
 
     def _too_many_strangers(self) -> bool:

@@ -2,12 +2,14 @@
 """The wire envelope: what a client submits, and what it reads back."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, JsonValue, model_validator
+from pydantic import AwareDatetime, Field, JsonValue, ValidationError, model_validator
 
+from kubeagents_api.errors import InvalidTaskError
 from kubeagents_api.model import ApiModel, ObjectName
 
 PRIORITY_LOWEST = 0
@@ -125,6 +127,19 @@ class TaskRequest(ApiModel):
 
 _EXTRAS = frozenset(("capability", "instance", "delay_seconds", "not_before", "deadline", "depends_on"))
 """Fields that exclude others."""
+
+
+def task_of(fields: Mapping[str, Any]) -> TaskRequest:
+    """A task by its fields, as Python spells them. Raises InvalidTaskError, which names the field."""
+    unknown = fields.keys() - TaskRequest.model_fields.keys()
+    if unknown:
+        raise InvalidTaskError(f"a task has no field {min(unknown)!r}", field=min(unknown))
+    try:
+        return TaskRequest(**fields)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = str(fault["loc"][0]) if fault["loc"] else "task"
+        raise InvalidTaskError(f"{field}: {fault['msg']}", field=field) from None
 
 
 class BatchRequest(ApiModel):

@@ -28,7 +28,7 @@ from agent_runtime.adapters.a2a.agents import KnownAgent, known_agents
 from agent_runtime.adapters.a2a.parts import JSON, TEXT, struct
 from agent_runtime.adapters.a2a.tasks import OURS
 from agent_runtime.adapters.base import Core, Surroundings
-from agent_runtime.adapters.http.callers import KEY_HEADER
+from agent_runtime.adapters.headers import KEY_HEADER
 from agent_runtime.telemetry.metrics import RUNTIME_VERSION
 
 PREFIX: Final = "/a2a"

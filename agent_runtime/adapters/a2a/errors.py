@@ -8,7 +8,6 @@ look the numbers of errors up in its tables, so these are added there.
 
 import functools
 import logging
-import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -21,6 +20,7 @@ from google.protobuf.message import Message as ProtoMessage
 from starlette.requests import ClientDisconnect
 
 from agent_runtime.adapters.a2a.addresses import AgentNotFoundError
+from agent_runtime.adapters.refusals import retry_said
 from kubeagents_api.errors import (
     ForbiddenError,
     InvalidTaskError,
@@ -40,8 +40,6 @@ _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-RETRY_AFTER_SECONDS: Final = 2
 
 
 class UnauthenticatedA2AError(A2AError):
@@ -113,8 +111,8 @@ def translated(error: KubeagentsError) -> A2AError:
         return internal(error)
     text, data = str(error), {"code": error.code}
     if isinstance(error, TemporaryError):
-        seconds = max(1, math.ceil(error.delay or RETRY_AFTER_SECONDS))
-        text, data["retryAfterSeconds"] = f"{text}; try again in {seconds} s", str(seconds)
+        text, seconds = retry_said(error)
+        data["retryAfterSeconds"] = str(seconds)
     if isinstance(error, InvalidTaskError):
         return kind(text, invalid(error.field, str(error), code=error.code).data)
     return kind(text, data)

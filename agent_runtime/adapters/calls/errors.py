@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From errors to what frames say about them."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
+from agent_runtime.adapters.refusals import first_said, retry_said
 from agent_runtime.telemetry.http_server import error_body
 from kubeagents_api.errors import InvalidTaskError, KubeagentsError, PermanentError, TemporaryError
-
-RETRY_AFTER_SECONDS: Final = 2
-"""When nothing better is known."""
 
 
 class InvalidCallError(PermanentError):
@@ -41,11 +38,7 @@ def faults_said(faults: Sequence[Mapping[str, Any]], *, skip: int = 0) -> tuple[
     errors = [
         {"field": ".".join(str(part) for part in fault["loc"][skip:]), "message": fault["msg"]} for fault in faults
     ]
-    first = errors[0]
-    said = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
-    if len(errors) > 1:
-        said += f" (and {len(errors) - 1} more, see details)"
-    return said, {"errors": errors}
+    return first_said(errors), {"errors": errors}
 
 
 def body(error: KubeagentsError) -> str:
@@ -57,6 +50,6 @@ def body(error: KubeagentsError) -> str:
         case InvalidTaskError():
             details = {"field": error.field}
         case TemporaryError():
-            seconds = max(1, math.ceil(error.delay or RETRY_AFTER_SECONDS))
-            message, details = f"{message}; try again in {seconds} s", {"retryAfterSeconds": seconds}
+            message, seconds = retry_said(error)
+            details = {"retryAfterSeconds": seconds}
     return error_body(message, code=error.code, details=details).decode()

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from agent_runtime.adapters import headers
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.grpc.encryption import client_certificate
 from agent_runtime.adapters.grpc.errors import DETAILS_KEY, RefusedError, refusal, status
@@ -32,9 +33,6 @@ from kubeagents_api.errors import KubeagentsError
 
 _log = logging.getLogger(__name__)
 
-KEY_NAME: Final = "x-api-key"
-REQUEST_ID_NAME: Final = "x-request-id"
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _WORDS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 Context = Any
@@ -141,7 +139,7 @@ class Envelope:
         metadata: tuple[tuple[str, str | bytes], ...] = context.invocation_metadata()
         request_id = _request_id(metadata)
         logs.bind({"request": request_id})  # every call is a task of its own
-        trailing = ((REQUEST_ID_NAME, request_id),)
+        trailing = ((headers.REQUEST_ID_HEADER, request_id),)
         context.set_trailing_metadata(trailing)
         code = grpc.StatusCode.OK
         try:
@@ -311,30 +309,19 @@ def _internal(request_id: str) -> tuple[grpc.StatusCode, str, bytes]:
     return status(grpc.StatusCode.INTERNAL, message, reason="INTERNAL", request_id=request_id)
 
 
-def _key(metadata: tuple[tuple[str, str | bytes], ...]) -> str | None:
-    key = None
-    for name, value in metadata:
-        if name == KEY_NAME and isinstance(value, str):
-            return value.strip()
-        if name == "authorization" and isinstance(value, str):
-            scheme, _, rest = value.partition(" ")
-            if scheme.lower() == "bearer":
-                key = rest.strip()
-    return key
+def _texts(metadata: tuple[tuple[str, str | bytes], ...]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in metadata if isinstance(value, str)]
 
 
 def _request_id(metadata: tuple[tuple[str, str | bytes], ...]) -> str:
-    for name, value in metadata:
-        if name == REQUEST_ID_NAME and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            return value
-    return os.urandom(16).hex()
+    return headers.request_id(_texts(metadata)) or os.urandom(16).hex()
 
 
 def _credentials(metadata: tuple[tuple[str, str | bytes], ...], context: Context, request_id: str) -> Credentials:
     return Credentials(
         protocol="grpc",
         address=address(context.peer()),
-        key=_key(metadata),
+        key=headers.api_key(_texts(metadata)),
         certificate=client_certificate(context),
         request=request_id,
     )

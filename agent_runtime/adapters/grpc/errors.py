@@ -6,7 +6,6 @@ help. A payload that is too large is INVALID_ARGUMENT, not RESOURCE_EXHAUSTED, w
 too large again.
 """
 
-import math
 import re
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from agent_runtime.adapters.refusals import retry_said
 from agent_runtime.protos.kubeagents.v1 import kubeagents_pb2 as pb
 from kubeagents_api.errors import (
     CordonedError,
@@ -35,8 +35,6 @@ from kubeagents_api.errors import (
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 DOMAIN: Final = "kubeagents.dev"
-RETRY_AFTER_SECONDS: Final = 2
-"""When nothing better is known."""
 _LONGEST: Final = 1000
 """Bytes of a message: it travels twice in the trailing metadata, of which clients take 8 KiB in all."""
 _LONGEST_FIELD: Final = 200
@@ -129,7 +127,4 @@ def _field(error: KubeagentsError) -> str:
 
 
 def _said(error: KubeagentsError) -> tuple[str, int | None]:
-    if not isinstance(error, TemporaryError):
-        return str(error), None
-    seconds = max(1, math.ceil(error.delay or RETRY_AFTER_SECONDS))
-    return f"{error}; try again in {seconds} s", seconds
+    return retry_said(error) if isinstance(error, TemporaryError) else (str(error), None)

@@ -12,9 +12,9 @@ from pydantic.json_schema import models_json_schema
 from agent_runtime.adapters.base import Core
 from agent_runtime.adapters.calls import work as calls
 from agent_runtime.adapters.calls.parameters import InboxOfQueue, MessageOfQueue
+from agent_runtime.adapters.headers import KEY_HEADER
 from agent_runtime.adapters.http import errors
 from agent_runtime.adapters.http.administration import Administration
-from agent_runtime.adapters.http.callers import KEY_HEADER
 from agent_runtime.adapters.http.models import (
     AgentOverview,
     AuditLog,

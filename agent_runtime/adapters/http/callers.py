@@ -5,16 +5,17 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.headers import AUTHORIZATION_HEADER, KEY_HEADER, api_key
 from agent_runtime.adapters.http.errors import RefusedError
 from agent_runtime.security import Credentials, GuardedCore, parse_certificate
 from agent_runtime.telemetry.http_server import CLIENT_CERTIFICATE, Scope
 
-KEY_HEADER = "x-api-key"
-"""For clients whose `Authorization` is somebody else's, such as those that go by way of the Kubernetes API server."""
 KEY_SUBPROTOCOL = "key."
 """Before the key in a subprotocol: a browser cannot add headers to the handshake of a WebSocket."""
 PUBLIC_PATHS = frozenset({"/", "/docs", "/openapi.json"})
 """The pages, which ask for a key themselves, and the description of the API."""
+
+_SHOWN = {name.encode(): name for name in (KEY_HEADER, AUTHORIZATION_HEADER)}
 
 _core: ContextVar[Core] = ContextVar("core")
 
@@ -71,11 +72,5 @@ def _key(scope: Scope) -> str | None:
     for offered in scope.get("subprotocols", ()):
         if offered.startswith(KEY_SUBPROTOCOL):
             key = offered.removeprefix(KEY_SUBPROTOCOL)
-    for name, value in scope["headers"]:
-        if name == KEY_HEADER.encode():
-            return str(value.decode("latin-1")).strip()
-        if name == b"authorization":
-            scheme, _, rest = value.decode("latin-1").partition(" ")
-            if scheme.lower() == "bearer":
-                key = rest.strip()
-    return key
+    shown = api_key((_SHOWN[name], value.decode("latin-1")) for name, value in scope["headers"] if name in _SHOWN)
+    return shown if shown is not None else key

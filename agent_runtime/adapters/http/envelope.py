@@ -2,7 +2,6 @@
 """Around every request: its id, whose it is, its figures, its log line, and the last catch."""
 
 import logging
-import re
 import uuid
 from collections.abc import Container, MutableMapping
 from time import perf_counter
@@ -13,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 
 from agent_runtime.adapters.base import Core
+from agent_runtime.adapters.headers import REQUEST_ID_HEADER, request_id
 from agent_runtime.adapters.http import callers
 from agent_runtime.adapters.http.errors import refusal
 from agent_runtime.security import Guard
@@ -23,11 +23,10 @@ from kubeagents_api.errors import KubeagentsError
 
 _log = logging.getLogger(__name__)
 
-REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID = "request_id"
 """Where the `state` of a request has its id."""
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID_NAME = REQUEST_ID_HEADER.encode()
 
 
 class Envelope:
@@ -132,7 +131,7 @@ def _method(scope: Scope) -> str:
 
 
 def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == REQUEST_ID_HEADER.encode() and _REQUEST_ID.fullmatch(text := value.decode("latin-1")):
-            return str(text)
-    return uuid.uuid4().hex
+    given = (
+        (REQUEST_ID_HEADER, value.decode("latin-1")) for name, value in scope["headers"] if name == _REQUEST_ID_NAME
+    )
+    return request_id(given) or uuid.uuid4().hex

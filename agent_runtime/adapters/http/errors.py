@@ -2,7 +2,6 @@
 """From errors to answers. This table is the whole of it."""
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from agent_runtime.adapters.refusals import first_said, retry_said
 from agent_runtime.telemetry.http_server import error_body
 from kubeagents_api.errors import (
     CordonedError,
@@ -31,8 +31,6 @@ from kubeagents_api.errors import (
 )
 
 _log = logging.getLogger(__name__)
-
-RETRY_AFTER_SECONDS = 2
 
 # The first class that fits decides. What may work later is below: it says when to try again.
 _STATUS: tuple[tuple[type[KubeagentsError], int], ...] = (
@@ -79,10 +77,8 @@ def answer(
 def invalid(faults: list[Mapping[str, Any]], *, where: str) -> RefusedError:
     """The refusal for what pydantic found: the sentence names the first field, the details name all."""
     errors = [{"field": _field(fault), "message": fault["msg"]} for fault in faults]
-    first = errors[0]
-    message = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
-    more = f" (and {len(errors) - 1} more, see details)" if len(errors) > 1 else ""
-    return RefusedError(400, "INVALID_REQUEST", f"{where} is not valid: {message}{more}", details={"errors": errors})
+    message = f"{where} is not valid: {first_said(errors)}"
+    return RefusedError(400, "INVALID_REQUEST", message, details={"errors": errors})
 
 
 def install(app: FastAPI) -> None:
@@ -103,9 +99,8 @@ def refusal(error: Exception) -> Response:
         case RefusedError():
             return answer(error.status, error.code, str(error), details=error.details)
         case QueueUnavailableError() | IssuerUnavailableError() | QueueFullError() | RateLimitedError():
-            seconds = max(1, math.ceil(error.delay or RETRY_AFTER_SECONDS))
+            text, seconds = retry_said(error)
             status = 503 if isinstance(error, (QueueUnavailableError, IssuerUnavailableError)) else 429
-            text = f"{error}; try again in {seconds} s"
             return answer(status, error.code, text, headers={"retry-after": str(seconds)})
         case KubeagentsError():
             details = {"field": error.field} if isinstance(error, InvalidTaskError) else {}

@@ -3,13 +3,13 @@
 
 import contextlib
 import logging
-import math
 from collections.abc import Iterator
 from typing import Any, Final
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
+from agent_runtime.adapters.refusals import RETRY_AFTER_SECONDS, retry_said
 from kubeagents_api.errors import (
     ForbiddenError,
     InvalidTaskError,
@@ -51,7 +51,6 @@ class UnfinishedError(TemporaryError):
         self.task_id = task_id
 
 
-_RETRY_AFTER_SECONDS: Final = 2
 _CODES: Final[tuple[tuple[type[KubeagentsError], int], ...]] = (
     (UnknownToolError, INVALID_PARAMS),
     (UnknownResourceError, INVALID_PARAMS),
@@ -74,11 +73,9 @@ def translated(error: KubeagentsError) -> MCPError:
         case InvalidTaskError():
             data["field"] = error.field
         case UnfinishedError():
-            data |= {"taskId": error.task_id, "retryAfterSeconds": _RETRY_AFTER_SECONDS}
+            data |= {"taskId": error.task_id, "retryAfterSeconds": RETRY_AFTER_SECONDS}
         case TemporaryError():
-            seconds = max(1, math.ceil(error.delay or _RETRY_AFTER_SECONDS))
-            message = f"{message}; try again in {seconds} s"
-            data["retryAfterSeconds"] = seconds
+            message, data["retryAfterSeconds"] = retry_said(error)
     return MCPError(code, message, data)
 
 
