@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Self
 
+_CONNECT_SECONDS = 10.0
+
 
 class TcpProxy:
     """Stands between a client and a server, on 127.0.0.1 itself. Use it as an async context manager."""
@@ -84,7 +86,8 @@ class TcpProxy:
             self._links.discard(task)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(self._target_host, self._target_port)
+        async with asyncio.timeout(_CONNECT_SECONDS):  # a target that is gone may be silent for minutes
+            server_reader, server_writer = await asyncio.open_connection(self._target_host, self._target_port)
         self._writers.add(server_writer)
         doomed = asyncio.Event()
         halves = {

@@ -39,6 +39,8 @@ class FramesClient(Client):
     def __init__(self) -> None:
         self._ids = itertools.count(1)
         self._inboxes: dict[str | None, asyncio.Queue[Frame]] = {}
+        self._last: Frame | None = None
+        """What everybody was told when the connection ended."""
 
     @abstractmethod
     async def transmit(self, frame: bytes) -> None:
@@ -115,6 +117,8 @@ class FramesClient(Client):
 
     @contextlib.asynccontextmanager
     async def _call(self, call: str, params: Mapping[str, Any]) -> AsyncIterator[asyncio.Queue[Frame]]:
+        if self._last is not None:
+            _whole(self._last)
         call_id = f"call-{next(self._ids)}"
         inbox = self._inboxes[call_id] = asyncio.Queue()
         try:
@@ -138,6 +142,7 @@ class FramesClient(Client):
         except BrokenError as error:
             if "error" not in about_all:
                 about_all = {"broken": str(error)}
+        self._last = about_all
         self._tell_all(about_all)
 
     def _tell_all(self, frame: Frame) -> None:
