@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
+from agent_runtime import garbage
 from agent_runtime.agent import BatchHandler, Handler, load_batch_handler, load_handler
 from agent_runtime.cancellation import end
 from agent_runtime.event_loop import new_event_loop
@@ -183,6 +184,7 @@ async def _run_agent(
             f"; serves {', '.join(config.endpoints)}" if config.endpoints else "",
             extra={"port": port, **_ports(ports())},
         )
+        garbage.spare_what_stays()
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
             background = [group.create_task(run()) for run in runs]
             await consumer.run(stop=signals.stop, hurry=signals.hurry)
@@ -278,6 +280,7 @@ async def _run_central(config: CentralAgentConfig, *, instance: str, urls: list[
             _addresses(serving),
             extra={"port": serving.address[1], **_ports(serving.ports())},
         )
+        garbage.spare_what_stays()
         async with _watched_loop(registry), asyncio.TaskGroup() as group:
             background = [group.create_task(run()) for run in (observer.run, duties.run, *serving.runs)]
             await signals.stop.wait()

@@ -158,8 +158,8 @@ class Core(Protocol):
         """The worker's half of the queue, for such processes."""
         ...
 
-    async def interfaces(self, *, queue: str | None) -> Sequence[InterfaceInfo]:
-        """What Agents say about themselves; those of one queue or of all (None)."""
+    async def interfaces(self, *, queue: str | None, max_age_seconds: float = 0.0) -> Sequence[InterfaceInfo]:
+        """What Agents say about themselves; those of one queue or of all (None). It may have been true so long ago."""
         ...
 
     def may_submit(self, queue: str, agent: str | None) -> bool:

@@ -2,6 +2,7 @@
 """The core that the adapters call."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -43,6 +44,8 @@ class Central:
         self._queues: Mapping[str, ServedQueue] = {served.config.name: served for served in queues}
         self._elector = elector
         self._plans = {name: [Plan.of(found) for found in schedules] for name, schedules in config.schedules.items()}
+        self._interfaces: dict[str, tuple[float, Sequence[InterfaceInfo]]] = {}
+        """What Agents have said, by queue, and when it was asked for."""
         self._drained = asyncio.Event()
         self._waits: set[asyncio.Timeout] = set()
 
@@ -220,11 +223,18 @@ class Central:
         """The worker's half of the queue, for such processes."""
         return LentQueue(self._served(queue), unless_drained=self._unless_drained)
 
-    async def interfaces(self, *, queue: str | None) -> Sequence[InterfaceInfo]:
+    async def interfaces(self, *, queue: str | None, max_age_seconds: float = 0.0) -> Sequence[InterfaceInfo]:
         """What Agents say about themselves."""
         asked = list(self._queues.values()) if queue is None else [self._served(queue)]
-        answers = await asyncio.gather(*(served.ask(served.queue.interfaces()) for served in asked))
+        answers = await asyncio.gather(*(self._interfaces_of(served, max_age_seconds) for served in asked))
         return [found for answer in answers for found in answer]
+
+    async def _interfaces_of(self, served: ServedQueue, max_age_seconds: float) -> Sequence[InterfaceInfo]:
+        asked_at, known = self._interfaces.get(served.config.name, (-math.inf, ()))
+        if time.monotonic() - asked_at > max_age_seconds:
+            asked_at, known = time.monotonic(), await served.ask(served.queue.interfaces())
+            self._interfaces[served.config.name] = (asked_at, known)
+        return known
 
     def may_submit(self, queue: str, agent: str | None) -> bool:
         """Whether tasks may be submitted to the queue. Raises QueueNotFoundError."""

@@ -57,6 +57,13 @@ class Reading:
     async def wait(self, task_ids: Sequence[str], *, timeout_seconds: float) -> list[TaskRecord]:
         """See TaskQueue.wait."""
         wanted = list(dict.fromkeys(task_ids))
+        known = await self._until_final(wanted, timeout_seconds) if timeout_seconds > 0 else {}
+        unsure = [task_id for task_id in wanted if task_id not in known or not known[task_id].state.final]
+        known |= {record.id: record for record in await self.records(unsure)}
+        return [known[task_id] for task_id in task_ids]
+
+    async def _until_final(self, wanted: Sequence[str], timeout_seconds: float) -> dict[str, TaskRecord]:
+        """What is known of the tasks once all are final, or the time is over."""
         known: dict[str, TaskRecord] = {}
         try:
             async with asyncio.timeout(timeout_seconds), self._completions.watch(wanted) as watch:
@@ -71,9 +78,7 @@ class Reading:
                         await watch.change()
         except TimeoutError:
             pass  # the records say how far the tasks are
-        unsure = [task_id for task_id in wanted if task_id not in known or not known[task_id].state.final]
-        known |= {record.id: record for record in await self.records(unsure)}
-        return [known[task_id] for task_id in task_ids]
+        return known
 
     @contextlib.asynccontextmanager
     async def news_of(self, task_id: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:

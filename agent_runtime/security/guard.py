@@ -292,10 +292,10 @@ class GuardedCore:
         self.may_work("work", queue)
         return GuardedWorkers(self._core.worker_queue(queue), self)
 
-    async def interfaces(self, *, queue: str | None) -> Sequence[InterfaceInfo]:
+    async def interfaces(self, *, queue: str | None, max_age_seconds: float = 0.0) -> Sequence[InterfaceInfo]:
         """See Core; of the queues and Agents that the caller may use."""
         self._reading("interfaces", queue)
-        found = await self._core.interfaces(queue=queue)
+        found = await self._core.interfaces(queue=queue, max_age_seconds=max_age_seconds)
         agents = reach(self._caller)
         return [one for one in found if sees(self._caller, one.queue) and (agents is None or one.agent in agents)]
 

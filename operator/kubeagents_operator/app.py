@@ -10,7 +10,6 @@ process that stands by is the state with the fewest questions.
 """
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from agent_runtime import garbage
 from agent_runtime.leader import LeaseElector, connect
 from agent_runtime.telemetry.http_server import HttpServer
 from agent_runtime.telemetry.loop_watch import LoopWatch
@@ -49,9 +49,6 @@ from kubeagents_operator.workqueue import WorkQueue
 _log = logging.getLogger(__name__)
 
 _CRD_RETRY_SECONDS = 5.0
-_GARBAGE_THRESHOLDS = (50_000, 50, 50)
-"""An event of the API server is hundreds of objects that die at once, without the help of the collector: with its own
-thresholds, it looks for garbage with every second event, and takes a tenth of the processor time."""
 _STUCK_SECONDS = 180.0
 """Longer than one reconcile may take."""
 _FINISH_SECONDS = 5.0
@@ -176,8 +173,7 @@ class Operator:
             if not await self._until(self._watches.synced.wait(), watches):
                 return self._end_of(watches)
             _log.info("caches are synced: %d custom resources", len(self._cache.customs()))
-            gc.freeze()  # the modules and the cache: looking for garbage in them would take longer than all else
-            gc.set_threshold(*_GARBAGE_THRESHOLDS)
+            garbage.spare_what_stays()
             return await self._compete(watches)
         finally:
             watches.cancel()

@@ -22,6 +22,8 @@ PAYLOAD: Final = "payload"
 """The argument that is the payload, where that is no object."""
 _OPEN: Final[Mapping[str, Any]] = {"type": "object"}
 _LOCAL = "#/$defs/"
+_KNOWN_SECONDS: Final = 1.0
+"""A tool that was there so lately is taken to be there: its call needs not ask the queue for all tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,18 @@ class AgentTool:
         return given[PAYLOAD]
 
 
-async def tools(core: Core) -> Sequence[AgentTool]:
+async def tools(core: Core, *, max_age_seconds: float = 0.0) -> Sequence[AgentTool]:
     """The tools that the caller may use, sorted by name."""
-    return named(await core.interfaces(queue=None), core)
+    return named(await core.interfaces(queue=None, max_age_seconds=max_age_seconds), core)
 
 
 async def find(core: Core, name: str) -> AgentTool:
     """A tool by its name. Raises UnknownToolError."""
-    known = await tools(core)
-    by_name = {tool.full_name: tool for tool in known} | {tool.name: tool for tool in known}
-    if name in by_name:
-        return by_name[name]
+    for age in (_KNOWN_SECONDS, 0.0):
+        known = await tools(core, max_age_seconds=age)
+        by_name = {tool.full_name: tool for tool in known} | {tool.name: tool for tool in known}
+        if name in by_name:
+            return by_name[name]
     others = [tool.full_name for tool in known if name in (tool.agent, tool.capability)]
     said = f"it is in several queues: {', '.join(others)}" if others else "tools/list says which there are"
     raise UnknownToolError(f"there is no tool {name!r} that you may use; {said}")

@@ -52,6 +52,16 @@ async def test_waiting_for_what_is_final_returns_at_once(queue: TaskQueue) -> No
     assert all(record.state.final for record in records)
 
 
+async def test_a_look_that_does_not_wait_costs_no_connection(queue: TaskQueue, redis_server: RedisServer) -> None:
+    ids = await submit(queue, "work")
+    await queue.wait(ids, timeout_seconds=0)
+    with redis_server.client() as client:
+        before = client.info("stats")["total_connections_received"]
+        for _ in range(20):
+            await queue.wait(ids, timeout_seconds=0)
+        assert client.info("stats")["total_connections_received"] == before
+
+
 async def test_when_the_time_is_over_the_tasks_come_as_they_are(queue: TaskQueue) -> None:
     ids = await submit(queue, 1, 2)
     await queue.settle(succeeded([await claim_one(queue)]))

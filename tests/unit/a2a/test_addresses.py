@@ -24,7 +24,7 @@ class Known:
     async def instances(self, *, queue: str | None, agent: str | None) -> list[Any]:
         return []
 
-    async def interfaces(self, *, queue: str | None) -> list[Any]:
+    async def interfaces(self, *, queue: str | None, max_age_seconds: float = 0.0) -> list[Any]:
         return [_Said(name, agent) for name, agents in self.agents.items() for agent in agents if queue in (None, name)]
 
 

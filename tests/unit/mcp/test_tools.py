@@ -36,9 +36,11 @@ class Agents:
     def __init__(self, *known: InterfaceInfo, forbidden: Collection[str | None] = ()) -> None:
         self._known = known
         self._forbidden = forbidden
+        self.old: Sequence[InterfaceInfo] = known
+        """What it would say that need not be quite new."""
 
-    async def interfaces(self, *, queue: str | None) -> Sequence[InterfaceInfo]:
-        return self._known
+    async def interfaces(self, *, queue: str | None, max_age_seconds: float = 0.0) -> Sequence[InterfaceInfo]:
+        return self.old if max_age_seconds else self._known
 
     def may_submit(self, queue: str, agent: str | None) -> bool:
         return agent not in self._forbidden
@@ -92,6 +94,12 @@ async def test_a_tool_is_found_by_either_name() -> None:
         await find(agents, "twin")
     with pytest.raises(UnknownToolError, match="tools/list says"):
         await find(agents, "nobody")
+
+
+async def test_a_tool_that_is_new_is_found_though_what_was_heard_lately_lacks_it() -> None:
+    agents = Agents(interface("reader"), interface("writer"))
+    agents.old = [interface("reader")]
+    assert (await find(cast("Core", agents), "writer")).agent == "writer"
 
 
 async def test_a_capability_says_what_all_who_have_it_say() -> None:
