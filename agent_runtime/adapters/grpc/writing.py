@@ -51,8 +51,8 @@ def moment(at: datetime | None) -> Message:
 
 def duration(seconds: float) -> Message:
     """A Duration, to the nanosecond."""
-    whole = int(seconds)
-    return Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))
+    whole, nanos = divmod(round(seconds * 1e9), 10**9)
+    return Duration(seconds=whole, nanos=nanos)
 
 
 def task(record: TaskRecord) -> Message:
