@@ -35,7 +35,6 @@ _CALL_SECONDS = 10.0
 _LONGEST_BEAT_SECONDS = 10
 _MISSED_BEATS = 3
 _CLOSE_SECONDS = 2.0
-_TLS = "Encryption"
 
 
 def run(
@@ -71,18 +70,9 @@ def run(
         int, typer.Option(min=0, max=86400, metavar="N", help="Time to finish what runs when it is told to stop.")
     ] = 30,
     key_file: options.KeyFile = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The authorities to trust, in PEM.", rich_help_panel=_TLS),
-    ] = None,
-    cert_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Its own certificate, in PEM.", rich_help_panel=_TLS),
-    ] = None,
-    cert_key_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The key of that, if it is in another file.", rich_help_panel=_TLS),
-    ] = None,
+    ca_file: options.CaFile = None,
+    cert_file: options.CertFile = None,
+    cert_key_file: options.CertKeyFile = None,
 ) -> None:
     """Run an agent here, which takes its tasks through a CentralAgent.
 

@@ -274,7 +274,7 @@ class Api:
     def _unreachable(self, error: Exception) -> str:
         cause, advice = _cause(error), self.server.advice
         if "CERTIFICATE_VERIFY_FAILED" in cause:
-            advice = "If its certificate is of a private authority, name that one's in SSL_CERT_FILE."
+            advice = "If its certificate is of a private authority, name that one's with --ca-file."
         return f"cannot reach {self.server.describe()}: {cause}\n{advice}"
 
     def _refusal(self, method: str, path: str, response: "httpx.Response") -> str:

@@ -20,6 +20,7 @@ KEY_ENV = "KUBEAGENTS_KEY"
 _KEY = re.compile(r"[!-~]+")
 
 _WHERE = "Which server"
+_ENCRYPTION = "Encryption"
 
 
 class Format(StrEnum):
@@ -76,6 +77,18 @@ KeyFile = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The authorities to trust, in PEM.", rich_help_panel=_ENCRYPTION),
+]
+CertFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Your own certificate, in PEM.", rich_help_panel=_ENCRYPTION),
+]
+CertKeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The key of that, if it is in another file.", rich_help_panel=_ENCRYPTION),
+]
 Queue = Annotated[
     str | None, typer.Option("--queue", "-q", metavar="NAME", help="The TaskQueue. [dim]Default: the server's first.")
 ]
@@ -106,6 +119,14 @@ class Target:
     context: Context = None
     kubeconfig: Kubeconfig = None
     key_file: KeyFile = None
+    ca_file: CaFile = None
+    cert_file: CertFile = None
+    cert_key_file: CertKeyFile = None
+
+    @property
+    def shows_certificates(self) -> bool:
+        """Whether the user said something about encryption."""
+        return (self.ca_file, self.cert_file, self.cert_key_file) != (None, None, None)
 
     @property
     def names_a_cluster(self) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_runtime.cli import session
-from agent_runtime.cli.errors import CliError
+from agent_runtime.cli.errors import EXIT_USAGE, CliError
 from agent_runtime.cli.kubeconfig import Cluster, kubeconfig_path, load_cluster
 from agent_runtime.cli.options import KEY_ENV, SERVER_ENV, Target, api_key, is_kubectl_plugin, server_from_environment
 from kubeagents_api.labels import ADMIN_KEY, admin_secret
@@ -49,9 +49,15 @@ def find_server(target: Target, *, needs_key: bool = True) -> Server:
     """
     key = api_key(target)
     if target.server is not None:
-        return _given(target.server, "--server", key)
+        return _given(target.server, "--server", key, target)
     if (url := server_from_environment()) is not None and not target.names_a_cluster:
-        return _given(url, SERVER_ENV, key)
+        return _given(url, SERVER_ENV, key, target)
+    if target.shows_certificates:
+        raise CliError(
+            f"--ca-file, --cert-file and --cert-key-file are for a server given by --server or {SERVER_ENV}: by way of "
+            "the kubeconfig, its own certificates are used",
+            exit_code=EXIT_USAGE,
+        )
     tried = [f"neither --server nor {SERVER_ENV} is set"]
     if not target.names_a_cluster and not is_kubectl_plugin():
         local = _in_sessions(target, tried, key)
@@ -73,13 +79,24 @@ def find_cluster(target: Target) -> Cluster | None:
     return None if path is None else load_cluster(path, context=target.context)
 
 
-def _given(url: str, source: str, key: str | None) -> Server:
+def _given(url: str, source: str, key: str | None, target: Target) -> Server:
     if not url.startswith(("http://", "https://")):
         raise CliError(f"{source} {url!r} is not a URL: write for example http://127.0.0.1:8080")
+    connection: dict[str, Any] = {}
+    if target.shows_certificates:
+        if not url.startswith("https://"):
+            raise CliError(f"{source} {url!r} is not encrypted, so certificates are of no use", exit_code=EXIT_USAGE)
+        from agent_runtime.client.endpoints import EndpointError, Trust
+
+        try:
+            connection = {"verify": Trust(target.ca_file, target.cert_file, target.cert_key_file).context()}
+        except EndpointError as error:
+            raise CliError(str(error), exit_code=EXIT_USAGE) from error
     return Server(
         url=url,
         source=source,
         advice="Check that a CentralAgent listens at this URL.",
+        connection=connection,
         key=key,
         key_advice=f"{_OWN_KEY}. If the CentralAgent NAME has no spec.access, its key is in a Secret:\n"
         f"  kubectl get secret {admin_secret('NAME')} -o jsonpath='{{.data.{ADMIN_KEY}}}' | base64 -d",

@@ -151,19 +151,41 @@ def test_a_task_goes_over_tls(place: Place) -> None:
         httpx.get(place.central.base_url + "/healthz", trust_env=False)
 
 
-def test_the_commands_say_how_to_trust_a_private_authority(place: Place) -> None:
-    server = {"KUBEAGENTS_SERVER": f"https://localhost:{place.central.port}", "KUBEAGENTS_KEY": ADMIN}
-    trusted = {"SSL_CERT_FILE": str(place.ours.write(place.folder / "ca.crt"))}
+def queues(
+    place: Place, *options: str, key: str | None = ADMIN, scheme: str = "https"
+) -> "subprocess.CompletedProcess[str]":
+    """Asks for them by the command."""
+    command = [sys.executable, "-m", "agent_runtime.cli.main", "get", "queues", *options]
+    server = {"KUBEAGENTS_SERVER": f"{scheme}://localhost:{place.central.port}"}
+    environment = {**os.environ, "NO_PROXY": "localhost", "COLUMNS": "160", **server}
+    if key is not None:
+        environment["KUBEAGENTS_KEY"] = key
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
-    def run(**more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "agent_runtime.cli.main", "get", "queues"]
-        environment = {**os.environ, "NO_PROXY": "localhost", "COLUMNS": "160", **server, **more}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
-    assert "name that one's in SSL_CERT_FILE" in run().stderr
-    done = run(**trusted)
+def test_the_commands_trust_a_private_authority_if_they_are_told_to(place: Place) -> None:
+    ca_file = str(place.ours.write(place.folder / "ca.crt"))
+    assert "name that one's with --ca-file" in queues(place).stderr
+    done = queues(place, "--ca-file", ca_file)
     assert done.returncode == 0, done.stderr
     assert "main" in done.stdout
+
+
+def test_the_commands_show_a_certificate(strict: Place) -> None:
+    ca_file = str(strict.ours.write(strict.folder / "ca.crt"))
+    strict.clients.client("maria").write(strict.folder / "maria")
+    shown = [f"--cert-file={strict.folder}/maria/tls.crt", f"--cert-key-file={strict.folder}/maria/tls.key"]
+    assert queues(strict, "--ca-file", ca_file).returncode == 1
+    done = queues(strict, "--ca-file", ca_file, *shown, key=None)
+    assert done.returncode == 0, done.stderr
+    assert "main" in done.stdout
+
+
+def test_certificates_that_cannot_be_used_are_a_wrong_use_of_a_command(place: Place) -> None:
+    missing = queues(place, "--cert-file", "nowhere.pem")
+    assert (missing.returncode, "nowhere.pem" in missing.stderr) == (2, True)
+    plain = queues(place, "--ca-file", "ca.crt", scheme="http")
+    assert (plain.returncode, "is not encrypted" in plain.stderr) == (2, True)
 
 
 def test_who_speaks_no_tls_gets_no_answer_and_harms_nobody(place: Place, raw: socket.socket) -> None:
