@@ -17,6 +17,9 @@ from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.timeout(400)
 
+PATIENT = {"KUBEAGENTS_LEASE_DURATION_SECONDS": "60"}
+"""The only replica keeps its Lease, however busy the machine is."""
+
 ONCE: dict[str, Fault] = {
     "conflict": Fault(status=409),
     "throttled": Fault(status=429, retry_after=1),
@@ -51,7 +54,7 @@ def test_each_write_may_fail_in_its_own_way(
 
     proxy = start_proxy()
     proxy.fault = fail_once
-    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+    operator = start_operator(kubeconfig=proxy.kubeconfig, **PATIENT).leading()
     setup(cluster, namespace, redis_server, *(manifests.agent(name) for name in ONCE))
 
     for name in ONCE:
@@ -91,7 +94,7 @@ def test_in_a_storm_of_refusals_every_change_arrives_and_nothing_is_done_twice(
         struck[what] += 1
         return dice.choice(STORM)
 
-    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+    operator = start_operator(kubeconfig=proxy.kubeconfig, **PATIENT).leading()
     proxy.fault = strike
     setup(cluster, namespace, redis_server, *(manifests.agent(name) for name in names))
     for name in names:
@@ -127,7 +130,7 @@ def test_an_object_is_left_alone_for_as_long_as_the_api_server_says(
         return Fault(status=429, retry_after=6) if len(tries) == 1 else None
 
     proxy.fault = throttle
-    start_operator(kubeconfig=proxy.kubeconfig).leading()
+    start_operator(kubeconfig=proxy.kubeconfig, **PATIENT).leading()
     setup(cluster, namespace, redis_server, manifests.agent())
     eventually(lambda: tries, what="the first try")
     cluster.kubectl("-n", namespace, "scale", "agent/worker", "--replicas=2")  # a reason to look again at once
@@ -168,11 +171,11 @@ def test_each_list_and_each_watch_may_fail_in_its_own_way(
 
     proxy.fault = fail_twice
     setup(cluster, namespace, redis_server, manifests.agent())
-    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+    operator = start_operator(kubeconfig=proxy.kubeconfig, **PATIENT).leading()
 
     eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available", timeout=60)
     cluster.kubectl("-n", namespace, "scale", "agent/worker", "--replicas=2")
-    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=60)
+    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=120)
     assert operator.leads()
     assert set(proxy.created().values()) == {1}
 
@@ -193,7 +196,7 @@ def test_what_happened_while_the_watches_were_broken_is_found_by_listing_again(
     """They end with an error in the stream: too old a resourceVersion, or a storage that has lost its leader."""
     proxy = start_proxy()
     setup(cluster, namespace, redis_server, manifests.agent(), manifests.agent("other"))
-    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+    operator = start_operator(kubeconfig=proxy.kubeconfig, **PATIENT).leading()
     for name in ("worker", "other"):
         eventually(partial(available, cluster, namespace, name), what=f"{name} is available")
 
@@ -204,7 +207,7 @@ def test_what_happened_while_the_watches_were_broken_is_found_by_listing_again(
     proxy.flow()
     proxy.end_watches(code=code)
 
-    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=60)
+    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=120)
     eventually(lambda: "service/worker-agent" in services(cluster, namespace), what="the Service is there again")
     eventually(
         lambda: operator.metric("kubeagents_operator_custom_resources") == 2, what="the other Agent is forgotten"
@@ -223,7 +226,7 @@ def test_a_watch_that_stalls_without_an_end_is_noticed(
     sends a bookmark each minute; a stream without any for longer is opened anew, from where it was."""
     proxy = start_proxy()
     setup(cluster, namespace, redis_server, manifests.agent())
-    operator = start_operator(kubeconfig=proxy.kubeconfig, KUBEAGENTS_LEASE_DURATION_SECONDS="15").leading()
+    operator = start_operator(kubeconfig=proxy.kubeconfig, **PATIENT).leading()
     eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available")
 
     proxy.stall()
@@ -242,7 +245,7 @@ def test_a_child_that_is_forbidden_for_a_moment_is_made_later(
     proxy = start_proxy()
     proxy.fault = lambda request: Fault(status=403) if request.plural == "deployments" and request.of_work else None
     setup(cluster, namespace, redis_server, manifests.agent())
-    start_operator(kubeconfig=proxy.kubeconfig).leading()
+    start_operator(kubeconfig=proxy.kubeconfig, **PATIENT).leading()
     cluster.wait(namespace, "agent/worker", "condition=Stalled")
     assert "the proxy of the test answers 403" in cluster.kubectl("-n", namespace, "get", "agent/worker", "-o", "yaml")
 
@@ -256,7 +259,7 @@ def test_a_status_that_is_forbidden_for_a_moment_is_written_later(
     proxy = start_proxy()
     proxy.fault = lambda request: Fault(status=403) if request.path.endswith("/status") and request.tries < 4 else None
     setup(cluster, namespace, redis_server, manifests.agent())
-    operator = start_operator(kubeconfig=proxy.kubeconfig).leading()
+    operator = start_operator(kubeconfig=proxy.kubeconfig, **PATIENT).leading()
 
     eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available", timeout=60)
     assert not [line for line in operator.lines if "traceback" in line], "that is no defect"

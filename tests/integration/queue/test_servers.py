@@ -35,8 +35,11 @@ from tests.support.redis_server import RedisServer, free_port
 
 @pytest.fixture
 def own_server(redis_binary: Path, tmp_path: Path) -> Iterator[RedisServer]:
-    """A server with an append-only file that the test may treat as it likes."""
-    with RedisServer(redis_binary, tmp_path, append_only=True) as server:
+    """A server with an append-only file that the test may treat as it likes.
+
+    It writes before it answers: on a busy disk, `everysec` may put that off for up to two seconds.
+    """
+    with RedisServer(redis_binary, tmp_path, append_only=True, settings=("appendfsync always",)) as server:
         yield server
 
 
@@ -74,7 +77,7 @@ async def test_calls_outlast_a_restart(
     own_server: RedisServer, open_test_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent_runtime.queue.connection.PATIENCE_SECONDS", 60)
-    queue = open_test_queue(url=own_server.url)
+    queue = open_test_queue(url=own_server.url, lease_seconds=600)
     (task_id,) = await submit(queue, "work")
     claim = await claim_one(queue)
     waiting = asyncio.create_task(queue.wait([task_id], timeout_seconds=FOREVER))

@@ -94,8 +94,10 @@ async def test_tasks_that_finish_while_waiters_come_and_go_are_never_missed(queu
 
 
 async def test_a_thousand_waiters_cost_one_subscription_and_no_polling(
-    queue: TaskQueue, open_test_queue: OpenQueue, redis_server: RedisServer
+    queue: TaskQueue, open_test_queue: OpenQueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A thousand reads at once, in one process: that takes its time on a busy machine.
+    monkeypatch.setattr("agent_runtime.queue.exchange.SOCKET_TIMEOUT_SECONDS", 60)
     worker_side = open_test_queue()
     ids = await submit(queue, *range(1000))
     before = calls(redis_server, "subscribe")

@@ -139,7 +139,8 @@ async def test_a_message_is_received_and_acknowledged(central: RuntimeProcess, w
         assert await first.fail("not now", delay_seconds=0)
         second = await client.receive_message("desk")
         assert second is not None
-        assert (second.id, second.attempt) == (again.id, 2)
+        assert second.id == again.id
+        assert second.attempt > first.attempt
         with pytest.raises(ZeroDivisionError):
             async with second:
                 raise ZeroDivisionError("bad luck")
@@ -167,7 +168,7 @@ async def test_a_message_that_is_not_acknowledged_is_given_back_at_the_end(centr
 
 
 async def test_a_message_whose_lease_was_lost_is_not_delivered_again(system: System, wire: str) -> None:
-    central = central_of(system, queues=[system.queue(lease_seconds=5)])
+    central = central_of(system, queues=[system.queue(lease_seconds=8)])
     async with (
         TcpProxy(target_port=port_of(central, wire)) as proxy,
         AgentClient(url(central, wire, port=proxy.port)) as client,

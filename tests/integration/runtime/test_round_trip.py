@@ -6,6 +6,7 @@ import threading
 import httpx
 
 from tests.integration.runtime.conftest import System, final, submit
+from tests.support.eventually import eventually
 
 
 def test_a_task_travels_through_http_queue_and_handler_and_back(system: System) -> None:
@@ -79,9 +80,9 @@ def test_log_lines_of_a_handler_carry_the_task(system: System) -> None:
     central = system.central().ready()
     (task_id,) = submit(central, None)
     final(central, task_id)
-    (by_context,) = agent.logged("said by the context")
+    (by_context,) = eventually(lambda: agent.logged("said by the context"), what="the line is read")
     assert (by_context["task"], by_context["agent"], by_context["colour"]) == (task_id, "worker", "blue")
-    (by_library,) = agent.logged("said by a library")
+    (by_library,) = eventually(lambda: agent.logged("said by a library"), what="the line is read")
     assert (by_library["task"], by_library["instance"]) == (task_id, "worker-1")
 
 
