@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.client import AgentClient, Message
+from agent_runtime.queue.keys import Keys
 from kubeagents_api.errors import ForbiddenError
 from kubeagents_api.task import TaskState
 from tests.integration.runtime.conftest import System
@@ -168,7 +169,7 @@ async def test_a_message_that_is_not_acknowledged_is_given_back_at_the_end(centr
 
 
 async def test_a_message_whose_lease_was_lost_is_not_delivered_again(system: System, wire: str) -> None:
-    central = central_of(system, queues=[system.queue(lease_seconds=8)])
+    central = central_of(system, queues=[system.queue(lease_seconds=15)])
     async with (
         TcpProxy(target_port=port_of(central, wire)) as proxy,
         AgentClient(url(central, wire, port=proxy.port)) as client,
@@ -176,7 +177,9 @@ async def test_a_message_whose_lease_was_lost_is_not_delivered_again(system: Sys
         first = await client.send_message("desk", "first")
         message = await client.receive_message("desk")
         assert message is not None
-        async with proxy.refusing():  # for longer than the lease
+        async with proxy.refusing():
+            with system.redis.client() as redis:  # as if that had lasted for longer than the lease
+                redis.zadd(Keys("tests", "main").name("leases"), {first.id: 1})
 
             async def lost() -> bool:
                 stats = central.get("/v1/queues/main").json()
