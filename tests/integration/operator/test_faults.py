@@ -175,7 +175,7 @@ def test_each_list_and_each_watch_may_fail_in_its_own_way(
 
     eventually(lambda: available(cluster, namespace, "worker"), what="the Agent is available", timeout=60)
     cluster.kubectl("-n", namespace, "scale", "agent/worker", "--replicas=2")
-    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=120)
+    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=60)
     assert operator.leads()
     assert set(proxy.created().values()) == {1}
 
@@ -207,7 +207,7 @@ def test_what_happened_while_the_watches_were_broken_is_found_by_listing_again(
     proxy.flow()
     proxy.end_watches(code=code)
 
-    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=120)
+    eventually(lambda: ready(cluster, namespace) == 2, what="two replicas, and the status says so", timeout=60)
     eventually(lambda: "service/worker-agent" in services(cluster, namespace), what="the Service is there again")
     eventually(
         lambda: operator.metric("kubeagents_operator_custom_resources") == 2, what="the other Agent is forgotten"

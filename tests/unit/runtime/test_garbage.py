@@ -6,6 +6,7 @@ import sys
 
 PROGRAM = """
 import gc
+import sys
 from agent_runtime import garbage
 garbage.spare_what_stays()
 assert gc.isenabled()
@@ -16,4 +17,4 @@ assert not [one for one in gc.get_objects() if one is sys.modules["agent_runtime
 
 def test_what_was_there_is_not_looked_through_again_and_garbage_is_still_collected() -> None:
     # In a process of its own: it cannot be taken back.
-    subprocess.run([sys.executable, "-c", f"import sys\n{PROGRAM}"], check=True)
+    subprocess.run([sys.executable, "-c", PROGRAM], check=True)
